@@ -1,0 +1,16 @@
+//! The nouns: addresses, what the API server says of a node, what a kernel table holds, and the
+//! operations that change one. Plain values; nothing here knows a socket, an API client or a clock.
+
+pub mod addr;
+pub mod device;
+pub mod host;
+pub mod node;
+pub mod op;
+pub mod table;
+
+pub use addr::{ByFamily, Family, IfIndex, IfName, Mac, Subnet, Vni};
+pub use device::DeviceSpec;
+pub use host::{Address, DefaultRoute, Host, Link, LinkKind, VxlanAttributes};
+pub use node::{NodeRecord, OwnNode, Peer, Snapshot, Standing, Unusable};
+pub use op::{Ack, Dev, LinkOp, Op, Refusal};
+pub use table::{Entry, FdbKey, Neighbour, Route, RouteKey, Tables};

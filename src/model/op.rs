@@ -1,0 +1,214 @@
+//! Changes as values. Each prints as the iproute2 command that would do the same.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::addr::{Family, IfIndex, IfName, Mac};
+use super::device::DeviceSpec;
+use super::table::{Entry, PROTOCOL_BOOT, PROTOCOL_WEFT, Route, RouteKey};
+
+/// A device as it stands in the kernel during one pass.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Dev {
+    /// The kernel's number: what netlink is told.
+    pub index: IfIndex,
+    /// Its name: what a person is told.
+    pub name: IfName,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// To the device, its addresses or its sysctls.
+    Link(LinkOp),
+    /// Put a row in. `replace` only where the key was seen to be held by a row of ours: otherwise
+    /// the kernel is asked to refuse (NLM_F_EXCL), so that a foreign route is never overwritten.
+    Set {
+        /// On which device.
+        dev: Dev,
+        /// The row.
+        entry: Entry,
+        /// Whether a row with this key is there already.
+        replace: bool,
+    },
+    /// Take a row out; it carries the value that was seen.
+    Del {
+        /// On which device.
+        dev: Dev,
+        /// The row as seen.
+        entry: Entry,
+    },
+}
+
+/// A change to a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkOp {
+    /// Make it, down, with every attribute of the spec except address and addrgenmode.
+    Create(DeviceSpec),
+    /// Remove it.
+    Delete(Dev),
+    /// `addrgenmode none`; must come before the device is first up (the kernel refuses it in the
+    /// message that creates the device).
+    AddrGenNone(Dev),
+    /// Change the MAC. The kernel then drops every neighbour of the device.
+    SetMac(Dev, Mac),
+    /// Change the MTU, in bytes.
+    SetMtu(Dev, u32),
+    /// Change the outer source address in place.
+    SetLocal(Dev, IpAddr),
+    /// Bind it to another underlay in place.
+    SetUnderlay(Dev, Dev),
+    /// Turn learning on or off.
+    SetLearning(Dev, bool),
+    /// `disable_ipv6 = 0`.
+    EnableIpv6(Dev),
+    /// Set it up.
+    Up(Dev),
+    /// Add an address with this prefix length.
+    AddAddress(Dev, IpAddr, u8),
+    /// Remove an address.
+    DelAddress(Dev, IpAddr, u8),
+}
+
+/// The kernel's refusal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.sentence())]
+pub struct Refusal {
+    /// The error number, positive.
+    pub errno: i32,
+    /// The kernel's own words (extended ack), if it gave any.
+    pub text: Option<String>,
+}
+
+impl Refusal {
+    fn sentence(&self) -> String {
+        let os = std::io::Error::from_raw_os_error(self.errno);
+        match &self.text {
+            Some(text) => format!("{os}: {text}"),
+            None => os.to_string(),
+        }
+    }
+}
+
+/// What became of one change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// The kernel says it is done. Not a proof: the next observation is.
+    Done,
+    /// The kernel said no.
+    Refused(Refusal),
+    /// The answer was lost (overrun, socket trouble): it may have happened or not.
+    Unknown(String),
+}
+
+impl Op {
+    /// The device that the change is on, by name.
+    pub fn device(&self) -> &IfName {
+        match self {
+            Self::Set { dev, .. } | Self::Del { dev, .. } => &dev.name,
+            Self::Link(op) => op.device(),
+        }
+    }
+
+    /// The row, if the change is to a table.
+    pub const fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Set { entry, .. } | Self::Del { entry, .. } => Some(entry),
+            Self::Link(_) => None,
+        }
+    }
+}
+
+impl LinkOp {
+    /// The device that the change is on, by name.
+    pub const fn device(&self) -> &IfName {
+        match self {
+            Self::Create(spec) => &spec.name,
+            Self::Delete(dev)
+            | Self::AddrGenNone(dev)
+            | Self::SetMac(dev, _)
+            | Self::SetMtu(dev, _)
+            | Self::SetLocal(dev, _)
+            | Self::SetUnderlay(dev, _)
+            | Self::SetLearning(dev, _)
+            | Self::EnableIpv6(dev)
+            | Self::Up(dev)
+            | Self::AddAddress(dev, ..)
+            | Self::DelAddress(dev, ..) => &dev.name,
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(op) => op.fmt(f),
+            Self::Set { dev, entry, replace } => {
+                let verb = if *replace { "replace" } else { "add" };
+                row(f, verb, &dev.name, entry)
+            }
+            Self::Del { dev, entry } => row(f, "del", &dev.name, entry),
+        }
+    }
+}
+
+fn row(f: &mut fmt::Formatter<'_>, verb: &str, dev: &IfName, entry: &Entry) -> fmt::Result {
+    match entry {
+        Entry::Route(key, route) => route_command(f, verb, dev, key, route),
+        Entry::Neighbour(ip, _) if verb == "del" => write!(f, "ip neigh del {ip} dev {dev}"),
+        Entry::Neighbour(ip, neighbour) => {
+            write!(f, "ip neigh {verb} {ip} lladdr {} dev {dev} nud permanent", neighbour.mac)
+        }
+        Entry::Fdb(key, fdb) if verb == "del" => {
+            write!(f, "bridge fdb del {} dev {dev} dst {} self", key.mac, fdb.dst)
+        }
+        Entry::Fdb(key, fdb) => {
+            write!(f, "bridge fdb {verb} {} dev {dev} dst {} self permanent", key.mac, fdb.dst)
+        }
+    }
+}
+
+fn route_command(f: &mut fmt::Formatter<'_>, verb: &str, dev: &IfName, key: &RouteKey, route: &Route) -> fmt::Result {
+    let six = if key.dst.family() == Family::V6 { "-6 " } else { "" };
+    write!(f, "ip {six}route {verb} {}", key.dst)?;
+    if let Some(via) = route.via {
+        write!(f, " via {via}")?;
+    }
+    write!(f, " dev {dev}")?;
+    match route.protocol {
+        PROTOCOL_BOOT => f.write_str(" proto boot")?,
+        PROTOCOL_WEFT => write!(f, " proto {PROTOCOL_WEFT}")?,
+        other => write!(f, " proto {other}")?,
+    }
+    if key.metric != 0 {
+        write!(f, " metric {}", key.metric)?;
+    }
+    if route.onlink { f.write_str(" onlink") } else { Ok(()) }
+}
+
+impl fmt::Display for LinkOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let switch = |on: bool, word: &'static str, off: &'static str| if on { word } else { off };
+        match self {
+            Self::Create(spec) => {
+                write!(f, "ip link add {} mtu {} address {} txqueuelen 0", spec.name, spec.mtu, spec.mac)?;
+                write!(f, " type vxlan id {} dev {} local {}", spec.vni, spec.underlay_name, spec.local)?;
+                write!(f, " dstport {} {}", spec.port, switch(spec.learning, "learning", "nolearning"))?;
+                f.write_str(switch(spec.gbp, " gbp", ""))
+            }
+            Self::Delete(dev) => write!(f, "ip link del {}", dev.name),
+            Self::AddrGenNone(dev) => write!(f, "ip link set {} addrgenmode none", dev.name),
+            Self::SetMac(dev, mac) => write!(f, "ip link set {} address {mac}", dev.name),
+            Self::SetMtu(dev, mtu) => write!(f, "ip link set {} mtu {mtu}", dev.name),
+            Self::SetLocal(dev, ip) => write!(f, "ip link set {} type vxlan local {ip}", dev.name),
+            Self::SetUnderlay(dev, to) => write!(f, "ip link set {} type vxlan dev {}", dev.name, to.name),
+            Self::SetLearning(dev, on) => {
+                write!(f, "ip link set {} type vxlan {}", dev.name, switch(*on, "learning", "nolearning"))
+            }
+            Self::EnableIpv6(dev) => write!(f, "sysctl net.ipv6.conf.{}.disable_ipv6=0", dev.name.as_str().replace('.', "/")),
+            Self::Up(dev) => write!(f, "ip link set {} up", dev.name),
+            Self::AddAddress(dev, ip, len) => write!(f, "ip addr add {ip}/{len} dev {}", dev.name),
+            Self::DelAddress(dev, ip, len) => write!(f, "ip addr del {ip}/{len} dev {}", dev.name),
+        }
+    }
+}
