@@ -6,11 +6,13 @@ pub mod device;
 pub mod host;
 pub mod node;
 pub mod op;
+pub mod settings;
 pub mod table;
 
 pub use addr::{ByFamily, Family, IfIndex, IfName, Mac, Subnet, Vni};
 pub use device::DeviceSpec;
 pub use host::{Address, DefaultRoute, Host, Link, LinkKind, VxlanAttributes};
 pub use node::{NodeRecord, OwnNode, Peer, Snapshot, Standing, Unusable};
+pub use settings::{Overlay, Settings, UnderlayRules};
 pub use op::{Ack, Dev, LinkOp, Op, Refusal};
 pub use table::{Entry, FdbKey, Neighbour, Route, RouteKey, Tables};

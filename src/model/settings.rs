@@ -1,0 +1,71 @@
+//! The configuration, parsed: what the decisions need of it.
+
+use std::net::IpAddr;
+
+use regex_lite::Regex;
+
+use super::addr::{ByFamily, Family, IfName, Subnet, Vni};
+use super::device::device_name;
+use super::host::Scope;
+
+/// The VXLAN destination port that Linux takes when flannel names none.
+pub const DEFAULT_PORT: u16 = 8472;
+
+/// The overlay, as `net-conf.json` describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlay {
+    /// The pod network of each enabled family; `None` is a family that is off.
+    pub networks: ByFamily<Option<Subnet>>,
+    /// Network identifier; 1 unless set.
+    pub vni: Vni,
+    /// UDP destination port; [`DEFAULT_PORT`] unless set.
+    pub port: u16,
+    /// The outer MTU in bytes (`Backend.MTU`); the underlay's unless set.
+    pub mtu: Option<u32>,
+    /// Group-based policy.
+    pub gbp: bool,
+    /// Learning.
+    pub learning: bool,
+}
+
+impl Overlay {
+    /// The enabled families.
+    pub fn families(&self) -> impl Iterator<Item = Family> + '_ {
+        self.networks.iter().filter(|(_, network)| network.is_some()).map(|(family, _)| family)
+    }
+
+    /// The device's name in a family.
+    pub fn device(&self, family: Family) -> IfName {
+        device_name(family, self.vni)
+    }
+}
+
+/// How to choose the underlay interface and the address to advertise.
+#[derive(Clone, Debug, Default)]
+pub struct UnderlayRules {
+    /// `--iface`: names or addresses, tried in order.
+    pub iface: Vec<String>,
+    /// `--iface-regex`: matched with addresses, then with names; tried after `iface`.
+    pub iface_regex: Vec<Regex>,
+    /// `--iface-can-reach`: the interface of the route to this address; tried last.
+    pub can_reach: Option<IpAddr>,
+    /// `--public-ip`, `--public-ipv6`: the address to advertise.
+    pub public_ip: ByFamily<Option<IpAddr>>,
+}
+
+/// Everything that a pass is configured with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The overlay.
+    pub overlay: Overlay,
+    /// The underlay.
+    pub underlay: UnderlayRules,
+}
+
+impl Settings {
+    /// What a pass has to look at.
+    pub fn scope(&self) -> Scope {
+        let device = |family| self.overlay.networks.get(family).map(|_| self.overlay.device(family));
+        Scope { devices: ByFamily::from_fn(device), networks: self.overlay.networks, reach: self.underlay.can_reach }
+    }
+}

@@ -1,0 +1,195 @@
+//! What a pass found and did: the one value that logs, metrics, health and `/state` are made from.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::addr::{ByFamily, Family};
+use crate::model::device::DeviceSpec;
+use crate::model::node::NodeName;
+use crate::model::op::{Ack, Op};
+use crate::model::table::Kind;
+use crate::plan::desired::Desired;
+
+/// One pass.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Counts passes from 1.
+    pub pass: u64,
+    /// When it ended, since the agent started.
+    pub at: Duration,
+    /// How long it took.
+    pub took: Duration,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// Each enabled family.
+    pub families: ByFamily<Option<FamilyReport>>,
+    /// What is wanted, shared with the pass that worked it out. `None` until our own node is known.
+    pub desired: Option<Arc<Desired>>,
+    /// Nodes in the snapshot that the pass worked from, our own included if known.
+    pub nodes: usize,
+    /// Every change that was tried, in order.
+    pub changes: Vec<Change>,
+}
+
+/// How a pass ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The last look at the kernel found nothing to change (and nothing blocked).
+    Converged,
+    /// Something is left to do, with a reason in a family's `pending` or `waiting`; the next pass
+    /// will try again.
+    Incomplete,
+    /// Nothing was done because something is missing first: a sentence for the operator.
+    Waiting(String),
+    /// The kernel could not be read; nothing was changed on partial knowledge.
+    Blind(String),
+}
+
+/// One family in one pass.
+#[derive(Clone, Debug, Default)]
+pub struct FamilyReport {
+    /// The device as wanted; `None` while something it needs is missing.
+    pub device: Option<DeviceSpec>,
+    /// Whether the device stands as wanted, with its address, up: able to receive.
+    pub ready: bool,
+    /// Why there is no device yet, for the operator.
+    pub waiting: Option<String>,
+    /// The address to announce: `public-ip`.
+    pub public_ip: Option<IpAddr>,
+    /// Rows wanted, by table.
+    pub wanted: ByKind,
+    /// Rows of those that were there at the last look.
+    pub present: ByKind,
+    /// Rows that are not right and why, by the subnet of the peer they belong to or the row itself.
+    pub pending: Vec<Pending>,
+    /// Removals that are being held back, and why.
+    pub withheld: Option<String>,
+}
+
+/// A count for each table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByKind {
+    /// FDB entries.
+    pub fdb: usize,
+    /// Neighbours.
+    pub neighbour: usize,
+    /// Routes.
+    pub route: usize,
+}
+
+impl ByKind {
+    /// The count of one table.
+    pub const fn get(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Fdb => self.fdb,
+            Kind::Neighbour => self.neighbour,
+            Kind::Route => self.route,
+        }
+    }
+}
+
+/// A row or device setting that could not be put right in this pass.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// The change that is wanted.
+    pub op: Op,
+    /// The peer it is for, if it is for one.
+    pub peer: Option<NodeName>,
+    /// What is in the way, what happens next and what an operator can do.
+    pub problem: String,
+    /// A metric label: `refused`, `blocked`, `fight` or `unknown`.
+    pub label: &'static str,
+}
+
+/// One change that was tried.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The family of the device.
+    pub family: Family,
+    /// What.
+    pub op: Op,
+    /// Why.
+    pub cause: Cause,
+    /// For which peer, if for one.
+    pub peer: Option<NodeName>,
+    /// What the kernel said.
+    pub ack: Ack,
+}
+
+/// Why a change was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// The first pass of this process found the kernel so: an earlier life, flannel, or nothing.
+    Start,
+    /// A peer appeared.
+    NodeJoined,
+    /// A peer changed what it announces.
+    NodeChanged,
+    /// A peer is gone, opted out or lost a conflict.
+    NodeLeft,
+    /// Our own configuration, node or underlay changed.
+    LocalChanged,
+    /// It was right, and somebody or the kernel removed it.
+    DriftDeleted,
+    /// It was right, and somebody changed it.
+    DriftChanged,
+    /// It was not there, and somebody added it.
+    DriftAdded,
+    /// An earlier attempt had failed.
+    Retry,
+}
+
+impl Cause {
+    /// Every cause, for metrics that start at zero.
+    pub const ALL: [Self; 9] = [
+        Self::Start,
+        Self::NodeJoined,
+        Self::NodeChanged,
+        Self::NodeLeft,
+        Self::LocalChanged,
+        Self::DriftDeleted,
+        Self::DriftChanged,
+        Self::DriftAdded,
+        Self::Retry,
+    ];
+
+    /// A metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::NodeJoined => "node_joined",
+            Self::NodeChanged => "node_changed",
+            Self::NodeLeft => "node_left",
+            Self::LocalChanged => "local_changed",
+            Self::DriftDeleted => "drift_deleted",
+            Self::DriftChanged => "drift_changed",
+            Self::DriftAdded => "drift_added",
+            Self::Retry => "retry",
+        }
+    }
+
+    /// Whether somebody else had changed what was right.
+    pub const fn is_drift(self) -> bool {
+        matches!(self, Self::DriftDeleted | Self::DriftChanged | Self::DriftAdded)
+    }
+}
+
+/// What a peer is to us in one family, for `/state`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// All three rows are in the kernel.
+    Installed,
+    /// Wanted, but not all rows are in: why.
+    Pending(String),
+    /// It cannot be used, and its entries, if any, are kept: why.
+    Unusable(String),
+    /// It is refused: it lost a conflict, or claims what it may not.
+    Rejected(String),
+    /// It takes no part in this family: why.
+    Absent(String),
+}
+
+/// The state of every peer of a family, worked out only when somebody asks.
+pub type PeerStates = BTreeMap<NodeName, PeerState>;
