@@ -356,7 +356,15 @@ mod tests {
         let mac: Mac = "3A:1f:00:Bb:cc:0d".parse().expect("a MAC");
         assert_eq!(mac.to_string(), "3a:1f:00:bb:cc:0d");
         assert_eq!("3a-1f-00-bb-cc-0d".parse(), Ok(mac));
-        for text in ["", "3a:1f:00:bb:cc", "3a:1f:00:bb:cc:0d:0e", "3a:1f:00:bb:cc:+d", "3a1f.00bb.cc0d", "3a:1f-00:bb:cc:0d", "3a:1f:00:bb:cc:0d "] {
+        for text in [
+            "",
+            "3a:1f:00:bb:cc",
+            "3a:1f:00:bb:cc:0d:0e",
+            "3a:1f:00:bb:cc:+d",
+            "3a1f.00bb.cc0d",
+            "3a:1f-00:bb:cc:0d",
+            "3a:1f:00:bb:cc:0d ",
+        ] {
             assert_eq!(text.parse::<Mac>(), Err(NotAMac), "{text:?}");
         }
     }

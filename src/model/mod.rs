@@ -13,6 +13,6 @@ pub use addr::{ByFamily, Family, IfIndex, IfName, Mac, Subnet, Vni};
 pub use device::DeviceSpec;
 pub use host::{Address, DefaultRoute, Host, Link, LinkKind, VxlanAttributes};
 pub use node::{NodeRecord, OwnNode, Peer, Snapshot, Standing, Unusable};
-pub use settings::{Overlay, Settings, UnderlayRules};
 pub use op::{Ack, Dev, LinkOp, Op, Refusal};
+pub use settings::{Overlay, Settings, UnderlayRules};
 pub use table::{Entry, FdbKey, Neighbour, Route, RouteKey, Tables};

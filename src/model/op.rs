@@ -205,7 +205,9 @@ impl fmt::Display for LinkOp {
             Self::SetLearning(dev, on) => {
                 write!(f, "ip link set {} type vxlan {}", dev.name, switch(*on, "learning", "nolearning"))
             }
-            Self::EnableIpv6(dev) => write!(f, "sysctl net.ipv6.conf.{}.disable_ipv6=0", dev.name.as_str().replace('.', "/")),
+            Self::EnableIpv6(dev) => {
+                write!(f, "sysctl net.ipv6.conf.{}.disable_ipv6=0", dev.name.as_str().replace('.', "/"))
+            }
             Self::Up(dev) => write!(f, "ip link set {} up", dev.name),
             Self::AddAddress(dev, ip, len) => write!(f, "ip addr add {ip}/{len} dev {}", dev.name),
             Self::DelAddress(dev, ip, len) => write!(f, "ip addr del {ip}/{len} dev {}", dev.name),
