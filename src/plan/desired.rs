@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::addr::{ByFamily, Subnet};
-use crate::model::node::{NodeName, Peer};
-use crate::model::table::Tables;
+use super::claims::{Claims, Ground};
+use crate::model::addr::{ByFamily, Family, Subnet};
+use crate::model::node::{NodeName, NodeRecord, Peer, Snapshot, Standing};
+use crate::model::table::{Fdb, FdbKey, Neighbour, Route, RouteKey, Tables, peer_metric};
 
 /// Everything wanted of the tables, and every node that gets none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// Each enabled family.
+    /// Each enabled family whose device can be made.
     pub families: ByFamily<Option<Wanted>>,
 }
 
@@ -22,7 +23,7 @@ pub struct Wanted {
     pub peers: BTreeMap<Subnet, (NodeName, Peer)>,
     /// Pod CIDRs of nodes that cannot be used now: rows that are there stay as they are.
     pub held: BTreeMap<Subnet, NodeName>,
-    /// Nodes that get nothing in this family: absent, unusable or rejected, and why.
+    /// Nodes that get nothing in this family: absent, unusable or refused, and why.
     pub without: BTreeMap<NodeName, Without>,
 }
 
@@ -35,4 +36,54 @@ pub enum Without {
     Unusable(&'static str, String),
     /// It claims what it may not have; the label is for metrics.
     Rejected(&'static str, String),
+}
+
+/// Works out what every family should hold. `ground` is what the host takes up where it takes part.
+pub fn desired(snapshot: &Snapshot, ground: &ByFamily<Option<Ground>>) -> Desired {
+    let mut by_seniority: Vec<&NodeRecord> = snapshot.nodes.values().map(AsRef::as_ref).collect();
+    by_seniority.sort_unstable_by(|a, b| (a.created, &a.name, &a.uid).cmp(&(b.created, &b.name, &b.uid)));
+    let family = |family| ground.get(family).as_ref().map(|ground| wanted(family, &by_seniority, ground));
+    Desired { families: ByFamily::from_fn(family) }
+}
+
+fn wanted(family: Family, by_seniority: &[&NodeRecord], ground: &Ground) -> Wanted {
+    let mut wanted = Wanted::default();
+    let mut claims = Claims::new(ground);
+    for node in by_seniority {
+        let name = &node.name;
+        let without = match node.standing.get(family) {
+            Standing::Absent(reason) => Without::Absent(reason.to_string()),
+            Standing::Unusable { subnet, reason } => {
+                if let Some(subnet) = subnet {
+                    claims.reserve(name, *subnet);
+                    wanted.held.insert(*subnet, name.clone());
+                }
+                Without::Unusable(reason.label(), reason.to_string())
+            }
+            Standing::Usable(peer) => match claims.grant(name, peer) {
+                Ok(()) => {
+                    wanted.peers.insert(peer.subnet, (name.clone(), *peer));
+                    continue;
+                }
+                Err(refused) => Without::Rejected(refused.label(), refused.to_string()),
+            },
+        };
+        wanted.without.insert(name.clone(), without);
+    }
+    wanted.tables = tables(&wanted.peers);
+    wanted
+}
+
+/// The three rows of every peer.
+fn tables(peers: &BTreeMap<Subnet, (NodeName, Peer)>) -> Tables {
+    let peers = || peers.values().map(|(_, peer)| peer);
+    Tables {
+        routes: peers().map(|peer| (route_key(peer.subnet), Route::through(peer.subnet.base()))).collect(),
+        neighbours: peers().map(|peer| (peer.subnet.base(), Neighbour { mac: peer.mac })).collect(),
+        fdb: peers().map(|peer| (FdbKey::new(peer.mac, peer.public_ip), Fdb::to(peer.public_ip))).collect(),
+    }
+}
+
+fn route_key(dst: Subnet) -> RouteKey {
+    RouteKey { dst, metric: peer_metric(dst) }
 }

@@ -1,4 +1,14 @@
-//! The decisions: what the kernel should hold, in which order it gets there, what an error number
-//! means. Pure: no clock, no I/O, no async.
+//! The decisions: what the kernel should hold, in which order it gets there, what a refusal means,
+//! when to try again. Pure: no clock, no I/O, no async; it speaks [`crate::model`] and nothing else.
 
+pub mod attempts;
+pub mod cause;
+pub mod claims;
 pub mod desired;
+pub mod device;
+pub mod handover;
+pub mod local;
+pub mod next;
+pub mod ownership;
+pub mod underlay;
+pub mod verdict;

@@ -1,5 +1,14 @@
 //! One pass: look, decide, change, look again. Joins [`crate::plan`] to [`crate::kernel`].
+//!
+//! A pass over a kernel that is right reads it once and writes nothing. One that wrote ends with
+//! another look: what the kernel acknowledges is not a proof.
 
+mod memory;
+mod pass;
+pub mod peers;
 pub mod report;
+mod tables;
 
-pub use report::{Cause, Change, FamilyReport, PeerState, Report, Verdict};
+pub use memory::Memory;
+pub use pass::{Input, pass};
+pub use report::{Change, FamilyReport, PeerState, Report, Verdict};

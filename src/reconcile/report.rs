@@ -10,6 +10,7 @@ use crate::model::device::DeviceSpec;
 use crate::model::node::NodeName;
 use crate::model::op::{Ack, Op};
 use crate::model::table::Kind;
+pub use crate::plan::cause::Cause;
 use crate::plan::desired::Desired;
 
 /// One pass.
@@ -31,6 +32,10 @@ pub struct Report {
     pub nodes: usize,
     /// Every change that was tried, in order.
     pub changes: Vec<Change>,
+    /// A removal of most peers waits for one more whole LIST of the Nodes: ask for it.
+    pub wants_list: bool,
+    /// When something put off is due, since the agent started.
+    pub next_try: Option<Duration>,
 }
 
 /// How a pass ended.
@@ -116,64 +121,6 @@ pub struct Change {
     pub peer: Option<NodeName>,
     /// What the kernel said.
     pub ack: Ack,
-}
-
-/// Why a change was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Cause {
-    /// The first pass of this process found the kernel so: an earlier life, flannel, or nothing.
-    Start,
-    /// A peer appeared.
-    NodeJoined,
-    /// A peer changed what it announces.
-    NodeChanged,
-    /// A peer is gone, opted out or lost a conflict.
-    NodeLeft,
-    /// Our own configuration, node or underlay changed.
-    LocalChanged,
-    /// It was right, and somebody or the kernel removed it.
-    DriftDeleted,
-    /// It was right, and somebody changed it.
-    DriftChanged,
-    /// It was not there, and somebody added it.
-    DriftAdded,
-    /// An earlier attempt had failed.
-    Retry,
-}
-
-impl Cause {
-    /// Every cause, for metrics that start at zero.
-    pub const ALL: [Self; 9] = [
-        Self::Start,
-        Self::NodeJoined,
-        Self::NodeChanged,
-        Self::NodeLeft,
-        Self::LocalChanged,
-        Self::DriftDeleted,
-        Self::DriftChanged,
-        Self::DriftAdded,
-        Self::Retry,
-    ];
-
-    /// A metric label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::NodeJoined => "node_joined",
-            Self::NodeChanged => "node_changed",
-            Self::NodeLeft => "node_left",
-            Self::LocalChanged => "local_changed",
-            Self::DriftDeleted => "drift_deleted",
-            Self::DriftChanged => "drift_changed",
-            Self::DriftAdded => "drift_added",
-            Self::Retry => "retry",
-        }
-    }
-
-    /// Whether somebody else had changed what was right.
-    pub const fn is_drift(self) -> bool {
-        matches!(self, Self::DriftDeleted | Self::DriftChanged | Self::DriftAdded)
-    }
 }
 
 /// What a peer is to us in one family, for `/state`.

@@ -1,0 +1,151 @@
+//! Why a change is made, told from what was wanted before.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use super::desired::Wanted;
+use crate::model::addr::Mac;
+use crate::model::device::DeviceSpec;
+use crate::model::node::NodeName;
+use crate::model::op::LinkOp;
+use crate::model::table::Entry;
+
+/// Why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// The first pass of this process found the kernel so: an earlier life, flannel, or nothing.
+    Start,
+    /// A peer appeared.
+    NodeJoined,
+    /// A peer changed what it announces.
+    NodeChanged,
+    /// A peer is gone, opted out or lost a conflict.
+    NodeLeft,
+    /// Our own configuration, node or underlay changed.
+    LocalChanged,
+    /// It was right, and somebody or the kernel removed it.
+    DriftDeleted,
+    /// It was right, and somebody changed it.
+    DriftChanged,
+    /// It was not there, and somebody added it.
+    DriftAdded,
+    /// An earlier attempt had failed.
+    Retry,
+}
+
+impl Cause {
+    /// Every cause, for metrics that start at zero.
+    pub const ALL: [Self; 9] = [
+        Self::Start,
+        Self::NodeJoined,
+        Self::NodeChanged,
+        Self::NodeLeft,
+        Self::LocalChanged,
+        Self::DriftDeleted,
+        Self::DriftChanged,
+        Self::DriftAdded,
+        Self::Retry,
+    ];
+
+    /// A metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::NodeJoined => "node_joined",
+            Self::NodeChanged => "node_changed",
+            Self::NodeLeft => "node_left",
+            Self::LocalChanged => "local_changed",
+            Self::DriftDeleted => "drift_deleted",
+            Self::DriftChanged => "drift_changed",
+            Self::DriftAdded => "drift_added",
+            Self::Retry => "retry",
+        }
+    }
+
+    /// Whether somebody else had changed what was right.
+    pub const fn is_drift(self) -> bool {
+        matches!(self, Self::DriftDeleted | Self::DriftChanged | Self::DriftAdded)
+    }
+}
+
+/// Why a missing or differing row is put in, given what was in place before (`None` until a first
+/// pass is done).
+pub fn of_set(entry: &Entry, replace: bool, peer: Option<&NodeName>, before: Option<&People<'_>>) -> Cause {
+    let Some(before) = before else { return Cause::Start };
+    if before.wanted.tables.at(entry).as_ref() == Some(entry) {
+        return if replace { Cause::DriftChanged } else { Cause::DriftDeleted };
+    }
+    if peer.is_some_and(|name| before.names.contains(name)) { Cause::NodeChanged } else { Cause::NodeJoined }
+}
+
+/// Why a row is taken out.
+pub fn of_del(entry: &Entry, now: &People<'_>, before: Option<&People<'_>>) -> Cause {
+    let Some(before) = before else { return Cause::Start };
+    let Some(name) = before.owner(entry) else { return Cause::DriftAdded };
+    let was_right = before.wanted.tables.at(entry).as_ref() == Some(entry) || before.is_held(name);
+    match (was_right, now.names.contains(name)) {
+        (false, _) => Cause::DriftAdded,
+        (true, true) => Cause::NodeChanged,
+        (true, false) => Cause::NodeLeft,
+    }
+}
+
+/// Why a change to the device is made, given how it was wanted at the end of the pass before.
+pub fn of_link(op: &LinkOp, spec: &DeviceSpec, before: Option<&DeviceSpec>) -> Cause {
+    match before {
+        None => Cause::Start,
+        Some(before) if before != spec => Cause::LocalChanged,
+        Some(_) => match op {
+            LinkOp::Create(_) | LinkOp::AddAddress(..) => Cause::DriftDeleted,
+            LinkOp::DelAddress(..) => Cause::DriftAdded,
+            LinkOp::Delete(_)
+            | LinkOp::AddrGenNone(_)
+            | LinkOp::SetMac(..)
+            | LinkOp::SetMtu(..)
+            | LinkOp::SetLocal(..)
+            | LinkOp::SetUnderlay(..)
+            | LinkOp::SetLearning(..)
+            | LinkOp::EnableIpv6(_)
+            | LinkOp::Up(_) => Cause::DriftChanged,
+        },
+    }
+}
+
+/// Which peer a row is for, in one family.
+#[derive(Debug)]
+pub struct People<'a> {
+    wanted: &'a Wanted,
+    by_base: HashMap<IpAddr, &'a NodeName>,
+    by_mac: HashMap<Mac, &'a NodeName>,
+    names: HashSet<&'a NodeName>,
+    held: HashSet<&'a NodeName>,
+}
+
+impl<'a> People<'a> {
+    /// Of what is wanted, now or before.
+    pub fn new(wanted: &'a Wanted) -> Self {
+        let peers = || wanted.peers.values();
+        let by_base = peers().map(|(name, peer)| (peer.subnet.base(), name));
+        let held_base = wanted.held.iter().map(|(subnet, name)| (subnet.base(), name));
+        Self {
+            wanted,
+            by_base: held_base.chain(by_base).collect(),
+            by_mac: peers().map(|(name, peer)| (peer.mac, name)).collect(),
+            names: peers().map(|(name, _)| name).chain(wanted.held.values()).collect(),
+            held: wanted.held.values().collect(),
+        }
+    }
+
+    /// The peer, if the row is for one.
+    pub fn owner(&self, entry: &Entry) -> Option<&'a NodeName> {
+        match entry {
+            Entry::Route(key, _) => self.by_base.get(&key.dst.base()).copied(),
+            Entry::Neighbour(ip, _) => self.by_base.get(ip).copied(),
+            Entry::Fdb(key, _) => self.by_mac.get(&key.mac).copied(),
+        }
+    }
+
+    fn is_held(&self, name: &NodeName) -> bool {
+        self.held.contains(name)
+    }
+}

@@ -1,0 +1,207 @@
+//! Who gets what, when two nodes claim the same.
+//!
+//! The rule: our own node first, then by creation time, name and UID; a claim that clashes with one
+//! already granted is refused whole. It looks at the snapshot alone, so every agent of the cluster
+//! comes to the same answer whatever it saw before, also after a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::model::addr::{Mac, Subnet};
+use crate::model::node::{NodeName, Peer};
+
+/// What the host itself takes up in one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ground {
+    /// The cluster's pod network: every pod CIDR lies inside.
+    pub network: Subnet,
+    /// Our own pod CIDR.
+    pub own: Subnet,
+    /// Our own VTEP's MAC.
+    pub mac: Mac,
+    /// The address that we announce.
+    pub public_ip: IpAddr,
+    /// The networks that the underlay interface is in.
+    pub underlay: Vec<Subnet>,
+    /// Every address of this host.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+/// Why a claim is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The pod CIDR is not part of the pod network.
+    #[error("pod CIDR {subnet} is outside Network {network}")]
+    OutsideNetwork {
+        /// Theirs.
+        subnet: Subnet,
+        /// From net-conf.json.
+        network: Subnet,
+    },
+    /// The pod CIDR would capture our own pods' traffic.
+    #[error("pod CIDR {subnet} overlaps our own, {own}")]
+    OverlapsOwn {
+        /// Theirs.
+        subnet: Subnet,
+        /// Ours.
+        own: Subnet,
+    },
+    /// The pod CIDR would capture traffic of the underlay, the encapsulated packets among it.
+    #[error("pod CIDR {subnet} overlaps the underlay network {underlay}")]
+    OverlapsUnderlay {
+        /// Theirs.
+        subnet: Subnet,
+        /// The underlay's.
+        underlay: Subnet,
+    },
+    /// The public IP is one of this host's: often a Node left over from an earlier name of it.
+    #[error("public IP {0} is an address of this host")]
+    OurAddress(IpAddr),
+    /// The MAC is our own VTEP's.
+    #[error("VTEP MAC {0} is our own")]
+    OurMac(Mac),
+    /// An older node has (part of) the same pod CIDR.
+    #[error("pod CIDR {subnet} overlaps {other} of the older node {holder}")]
+    Subnet {
+        /// Theirs.
+        subnet: Subnet,
+        /// The other's.
+        other: Subnet,
+        /// Who has it.
+        holder: NodeName,
+    },
+    /// An older node has the same MAC.
+    #[error("VTEP MAC {mac} belongs to the older node {holder}")]
+    Mac {
+        /// The MAC.
+        mac: Mac,
+        /// Who has it.
+        holder: NodeName,
+    },
+    /// An older node has the same public IP.
+    #[error("public IP {ip} belongs to the older node {holder}")]
+    PublicIp {
+        /// The address.
+        ip: IpAddr,
+        /// Who has it.
+        holder: NodeName,
+    },
+    /// Packets for one node's VTEP would be routed into another's pod CIDR.
+    #[error("public IP {ip} lies inside pod CIDR {subnet}")]
+    PublicIpInPodCidr {
+        /// The address.
+        ip: IpAddr,
+        /// The pod CIDR.
+        subnet: Subnet,
+    },
+}
+
+impl Refused {
+    /// A metric label.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::OutsideNetwork { .. } => "outside_network",
+            Self::OverlapsOwn { .. } => "overlaps_own",
+            Self::OverlapsUnderlay { .. } => "overlaps_underlay",
+            Self::OurAddress(_) => "our_address",
+            Self::OurMac(_) => "our_mac",
+            Self::Subnet { .. } => "duplicate_pod_cidr",
+            Self::Mac { .. } => "duplicate_mac",
+            Self::PublicIp { .. } => "duplicate_public_ip",
+            Self::PublicIpInPodCidr { .. } => "public_ip_in_pod_cidr",
+        }
+    }
+}
+
+/// The claims granted so far in one family. Grant in order of seniority.
+#[derive(Debug)]
+pub struct Claims<'a> {
+    ground: &'a Ground,
+    /// Disjoint, so the last one that begins at or before an address is the only one that can hold it.
+    subnets: BTreeMap<IpAddr, (Subnet, NodeName)>,
+    macs: BTreeMap<Mac, NodeName>,
+    public_ips: BTreeMap<IpAddr, NodeName>,
+}
+
+impl<'a> Claims<'a> {
+    /// Nothing granted yet but what the host itself takes up.
+    pub fn new(ground: &'a Ground) -> Self {
+        Self { ground, subnets: BTreeMap::new(), macs: BTreeMap::new(), public_ips: BTreeMap::new() }
+    }
+
+    /// Grants everything a peer claims, or nothing.
+    ///
+    /// # Errors
+    /// The first thing that stands against it.
+    pub fn grant(&mut self, name: &NodeName, peer: &Peer) -> Result<(), Refused> {
+        self.subnet_is_free(peer.subnet)?;
+        self.mac_is_free(peer.mac)?;
+        self.public_ip_is_free(peer)?;
+        self.hold(name, peer.subnet);
+        self.macs.insert(peer.mac, name.clone());
+        self.public_ips.insert(peer.public_ip, name.clone());
+        Ok(())
+    }
+
+    /// Sets a pod CIDR aside for a node that cannot be used now, if nothing stands against it.
+    pub fn reserve(&mut self, name: &NodeName, subnet: Subnet) {
+        if self.subnet_is_free(subnet).is_ok() {
+            self.hold(name, subnet);
+        }
+    }
+
+    fn hold(&mut self, name: &NodeName, subnet: Subnet) {
+        self.subnets.insert(subnet.base(), (subnet, name.clone()));
+    }
+
+    fn subnet_is_free(&self, subnet: Subnet) -> Result<(), Refused> {
+        let ground = self.ground;
+        if !ground.network.contains_subnet(subnet) {
+            return Err(Refused::OutsideNetwork { subnet, network: ground.network });
+        }
+        if ground.own.overlaps(subnet) {
+            return Err(Refused::OverlapsOwn { subnet, own: ground.own });
+        }
+        if let Some(underlay) = ground.underlay.iter().find(|underlay| underlay.overlaps(subnet)) {
+            return Err(Refused::OverlapsUnderlay { subnet, underlay: *underlay });
+        }
+        if let Some((other, holder)) = self.overlapping(subnet) {
+            return Err(Refused::Subnet { subnet, other: *other, holder: holder.clone() });
+        }
+        match self.public_ips.range(subnet.base()..=subnet.last()).next() {
+            Some((ip, _)) => Err(Refused::PublicIpInPodCidr { ip: *ip, subnet }),
+            None => Ok(()),
+        }
+    }
+
+    fn overlapping(&self, subnet: Subnet) -> Option<&(Subnet, NodeName)> {
+        let (_, held) = self.subnets.range(..=subnet.last()).next_back()?;
+        held.0.overlaps(subnet).then_some(held)
+    }
+
+    fn mac_is_free(&self, mac: Mac) -> Result<(), Refused> {
+        if self.ground.mac == mac {
+            return Err(Refused::OurMac(mac));
+        }
+        match self.macs.get(&mac) {
+            Some(holder) => Err(Refused::Mac { mac, holder: holder.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn public_ip_is_free(&self, peer: &Peer) -> Result<(), Refused> {
+        let ip = peer.public_ip;
+        if self.ground.public_ip == ip || self.ground.addresses.contains(&ip) {
+            return Err(Refused::OurAddress(ip));
+        }
+        if let Some(holder) = self.public_ips.get(&ip) {
+            return Err(Refused::PublicIp { ip, holder: holder.clone() });
+        }
+        let inside = [self.ground.own, peer.subnet].into_iter().find(|subnet| subnet.contains(ip));
+        let inside = inside.or_else(|| self.overlapping(Subnet::host(ip)).map(|held| held.0));
+        match inside {
+            Some(subnet) => Err(Refused::PublicIpInPodCidr { ip, subnet }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What the device needs before any row can be put on it.
+
+use crate::model::addr::Family;
+use crate::model::device::DeviceSpec;
+use crate::model::host::{Address, Host, Link, LinkKind, VxlanAttributes};
+use crate::model::op::{Dev, LinkOp};
+
+/// How the device compares with what is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceState {
+    /// It is as wanted; its tables may be worked on.
+    Ready(Dev),
+    /// These changes, in this order; then look again.
+    Needs(Vec<LinkOp>),
+    /// Something that is not ours is in the way: a sentence for the operator.
+    Blocked(String),
+}
+
+/// Compares. `recreate` asks for a new device because the kernel refused a change in place.
+pub fn compare(spec: &DeviceSpec, host: &Host, recreate: bool) -> DeviceState {
+    let Some(link) = host.link(&spec.name) else {
+        return match rival(spec, host) {
+            Some(problem) => DeviceState::Blocked(problem),
+            None => DeviceState::Needs(vec![LinkOp::Create(spec.clone())]),
+        };
+    };
+    let dev = Dev { index: link.index, name: link.name.clone() };
+    let LinkKind::Vxlan(vxlan) = &link.kind else {
+        return DeviceState::Blocked(format!(
+            "an interface {} exists that is not a VXLAN device: remove or rename it (`ip -d link show {}`); weft \
+             does not touch it and tries again",
+            spec.name, spec.name
+        ));
+    };
+    if recreate || !can_be_changed_into(vxlan, spec) {
+        return DeviceState::Needs(vec![LinkOp::Delete(dev), LinkOp::Create(spec.clone())]);
+    }
+    let mut ops = in_place(spec, link, vxlan, &dev, host);
+    ops.extend(addresses(spec, link, &dev));
+    if ops.is_empty() { DeviceState::Ready(dev) } else { DeviceState::Needs(ops) }
+}
+
+/// The kernel refuses to change these on an existing device (`vxlan_nl2conf`, drivers/net/vxlan).
+fn can_be_changed_into(vxlan: &VxlanAttributes, spec: &DeviceSpec) -> bool {
+    let family_fits = vxlan.local.is_none_or(|local| Family::of(local) == spec.family);
+    vxlan.vni == spec.vni && vxlan.port == spec.port && vxlan.gbp == spec.gbp && !vxlan.alien && family_fits
+}
+
+/// Another device with our VNI and port: the kernel would answer EEXIST to ours.
+fn rival(spec: &DeviceSpec, host: &Host) -> Option<String> {
+    let rival = host.links.iter().find(|link| match &link.kind {
+        LinkKind::Vxlan(vxlan) => {
+            let family = vxlan.local.map_or(Family::V4, Family::of);
+            vxlan.vni == spec.vni && vxlan.port == spec.port && family == spec.family && !vxlan.alien
+        }
+        LinkKind::Other(_) => false,
+    })?;
+    Some(format!(
+        "VXLAN device {} already has VNI {} on UDP port {}: remove it (`ip link del {}`) or give weft another VNI or \
+         Port in net-conf.json; weft tries again",
+        rival.name, spec.vni, spec.port, rival.name
+    ))
+}
+
+fn in_place(spec: &DeviceSpec, link: &Link, vxlan: &VxlanAttributes, dev: &Dev, host: &Host) -> Vec<LinkOp> {
+    let mut ops = Vec::new();
+    let mut need = |wrong: bool, op: LinkOp| {
+        if wrong {
+            ops.push(op);
+        }
+    };
+    let underlay = Dev { index: spec.underlay, name: spec.underlay_name.clone() };
+    need(link.ipv6_disabled == Some(true) && spec.family == Family::V6, LinkOp::EnableIpv6(dev.clone()));
+    need(!link.addrgen_none && link.ipv6_disabled.is_some(), LinkOp::AddrGenNone(dev.clone()));
+    need(vxlan.underlay != Some(spec.underlay), LinkOp::SetUnderlay(dev.clone(), underlay));
+    need(vxlan.local != Some(spec.local), LinkOp::SetLocal(dev.clone(), spec.local));
+    need(vxlan.learning != spec.learning, LinkOp::SetLearning(dev.clone(), spec.learning));
+    need(link.mac != Some(spec.mac), LinkOp::SetMac(dev.clone(), spec.mac));
+    need(link.mtu != spec.mtu && host.link_at(spec.underlay).is_some(), LinkOp::SetMtu(dev.clone(), spec.mtu));
+    need(!link.up, LinkOp::Up(dev.clone()));
+    ops
+}
+
+/// Our address comes before the others go: with its last address the device loses its IPv4 routes
+/// and neighbours. Addresses outside the pod network are somebody else's business, but on the IPv6
+/// device flannel removes every one that is not link-local, so nobody can count on one there.
+fn addresses(spec: &DeviceSpec, link: &Link, dev: &Dev) -> Vec<LinkOp> {
+    let full = spec.family.bits();
+    let ours = |address: &&Address| address.ip == spec.address && address.len == full && !address.failed;
+    let mut ops = Vec::new();
+    if !link.addresses.iter().any(|address| ours(&address)) {
+        // The same IPv6 address with another prefix length would be answered with EEXIST.
+        let same = link.addresses.iter().filter(|address| address.ip == spec.address && spec.family == Family::V6);
+        ops.extend(same.map(|address| LinkOp::DelAddress(dev.clone(), address.ip, address.len)));
+        ops.push(LinkOp::AddAddress(dev.clone(), spec.address, full));
+    }
+    let foreign = |address: &&Address| match spec.family {
+        Family::V4 => !spec.network.contains(address.ip),
+        Family::V6 => !address.global,
+    };
+    let of_family = link.addresses.iter().filter(|address| Family::of(address.ip) == spec.family);
+    let extra = of_family.filter(|address| !ours(address) && !foreign(address));
+    let extra = extra.filter(|address| address.ip != spec.address || spec.family == Family::V4);
+    ops.extend(extra.map(|address| LinkOp::DelAddress(dev.clone(), address.ip, address.len)));
+    ops
+}

@@ -1,0 +1,125 @@
+//! Our own node: what its device should be and what it announces, in one family.
+
+use std::net::IpAddr;
+
+use super::claims::Ground;
+use super::underlay;
+use crate::model::addr::{ByFamily, Family, IfName, Mac, Subnet};
+use crate::model::device::DeviceSpec;
+use crate::model::host::{Host, LinkKind};
+use crate::model::node::OwnNode;
+use crate::model::settings::Settings;
+
+/// Our own node in one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// The device.
+    pub device: DeviceSpec,
+    /// Our pod CIDR.
+    pub subnet: Subnet,
+    /// The address to announce.
+    pub public_ip: IpAddr,
+    /// What peers may not claim.
+    pub ground: Ground,
+}
+
+/// Works out one family from the configuration, our Node and the host. `pinned` is the MAC that was
+/// chosen before in this process: once announced it does not change.
+///
+/// # Errors
+/// What is missing, as a sentence for the operator: weft waits for it.
+pub fn local(
+    settings: &Settings,
+    own: &OwnNode,
+    host: &Host,
+    family: Family,
+    pinned: Option<Mac>,
+) -> Result<Local, String> {
+    let overlay = &settings.overlay;
+    let network = (*overlay.networks.get(family)).ok_or_else(|| format!("{family} is not enabled"))?;
+    let subnet = own_subnet(own, family, network)?;
+    let configured = own.node_public_ip.get(family).or(*settings.underlay.public_ip.get(family));
+    let ours: Vec<IfName> = overlay.families().map(|family| overlay.device(family)).collect();
+    let underlay = underlay::choose(&settings.underlay, host, family, configured, &ours)?;
+    let name = overlay.device(family);
+    let mac = pinned.or(*own.annotated_mac.get(family)).or_else(|| device_mac(host, &name));
+    let public_ip = own.overwrite.get(family).or(configured).unwrap_or(underlay.local);
+    // The kernel refuses more than the underlay can carry, so a larger configured MTU is cut.
+    let outer = overlay.mtu.map_or(underlay.mtu, |mtu| mtu.min(underlay.mtu));
+    let device = DeviceSpec {
+        name,
+        family,
+        vni: overlay.vni,
+        port: overlay.port,
+        gbp: overlay.gbp,
+        learning: overlay.learning,
+        underlay: underlay.index,
+        underlay_name: underlay.name.clone(),
+        local: underlay.local,
+        mtu: outer.saturating_sub(family.vxlan_overhead()),
+        mac: mac.unwrap_or_else(|| mac_of(&own.uid, family)),
+        address: subnet.base(),
+        network,
+    };
+    let ground = ground(host, &device, subnet, public_ip, &ours)?;
+    Ok(Local { device, subnet, public_ip, ground })
+}
+
+fn own_subnet(own: &OwnNode, family: Family, network: Subnet) -> Result<Subnet, String> {
+    let subnet = own.subnet.get(family).as_ref().map_err(|reason| {
+        format!(
+            "node {} has no {family} pod CIDR yet ({reason}); weft waits for it: does the controller manager run \
+             with --allocate-node-cidrs and a --cluster-cidr?",
+            own.name
+        )
+    })?;
+    if network.contains_subnet(*subnet) {
+        Ok(*subnet)
+    } else {
+        Err(format!(
+            "pod CIDR {subnet} of our node {} is outside Network {network} of net-conf.json: make the two agree",
+            own.name
+        ))
+    }
+}
+
+/// The MAC of a device of ours that is there already.
+fn device_mac(host: &Host, name: &IfName) -> Option<Mac> {
+    let link = host.link(name).filter(|link| matches!(link.kind, LinkKind::Vxlan(_)))?;
+    link.mac.filter(|mac| mac.is_vtep())
+}
+
+/// A MAC that a node without an announced one gets: the same at every start, locally administered,
+/// unicast. FNV-1a, because it must never change between versions and need not be secret.
+fn mac_of(uid: &str, family: Family) -> Mac {
+    let bytes = uid.bytes().chain(family.label().bytes());
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let [a, b, c, d, e, f, ..] = hash.to_be_bytes();
+    Mac([(a | 0x02) & 0xfe, b, c, d, e, f])
+}
+
+fn ground(host: &Host, device: &DeviceSpec, own: Subnet, public_ip: IpAddr, ours: &[IfName]) -> Result<Ground, String> {
+    let family = device.family;
+    let of_family = |ip: &IpAddr| Family::of(*ip) == family;
+    let others = host.links.iter().filter(|link| !ours.contains(&link.name));
+    let addresses = others.flat_map(|link| &link.addresses).map(|address| address.ip).filter(of_family).collect();
+    let on_underlay = host.link_at(device.underlay).map_or(&[][..], |link| &link.addresses);
+    let global = on_underlay.iter().filter(|address| address.global && of_family(&address.ip));
+    let underlay: Vec<Subnet> = global.map(crate::model::host::Address::subnet).collect();
+    if let Some(clash) = underlay.iter().find(|underlay| underlay.overlaps(own)) {
+        return Err(format!(
+            "our own pod CIDR {own} overlaps the underlay network {clash} of {}: choose another --cluster-cidr",
+            device.underlay_name
+        ));
+    }
+    Ok(Ground { network: device.network, own, mac: device.mac, public_ip, underlay, addresses })
+}
+
+/// What the host takes up in each family.
+pub fn grounds(locals: &ByFamily<Option<Result<Local, String>>>) -> ByFamily<Option<Ground>> {
+    ByFamily::from_fn(|family| match locals.get(family) {
+        Some(Ok(local)) => Some(local.ground.clone()),
+        Some(Err(_)) | None => None,
+    })
+}

@@ -1,0 +1,190 @@
+//! The difference, and the order in which it is worked off. Two rules instead of phases:
+//!
+//! * an entry may appear once everything it points at is in its final place;
+//! * an entry may disappear once nothing of ours points at it, and what replaces it is there.
+//!
+//! A route points at a neighbour, a neighbour at an FDB entry. Equal keys are replaced in place.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use super::desired::Wanted;
+use super::ownership::is_ours;
+use crate::model::addr::Mac;
+use crate::model::op::{Dev, Op};
+use crate::model::table::{Entry, FdbKey, Kind, Route, RouteKey, Tables};
+
+/// What is left to do on one device, and what the kernel is believed to hold meanwhile.
+#[derive(Debug)]
+pub struct Program<'a> {
+    wanted: &'a Wanted,
+    believed: Tables,
+    pending: Vec<Op>,
+    uses: Uses,
+}
+
+impl<'a> Program<'a> {
+    /// Compares what is wanted with what was seen on the device.
+    pub fn new(dev: &Dev, wanted: &'a Wanted, seen: Tables) -> Self {
+        let mut pending = Vec::new();
+        for entry in wanted.tables.entries() {
+            let there = seen.at(&entry);
+            if there != Some(entry) {
+                pending.push(Op::Set { dev: dev.clone(), entry, replace: there.is_some() });
+            }
+        }
+        let held: BTreeSet<IpAddr> = wanted.held.keys().map(|subnet| subnet.base()).collect();
+        for entry in seen.entries() {
+            let stays = wanted.tables.at(&entry).is_some() || is_held(&entry, wanted, &held);
+            if !stays && is_ours(&entry, wanted) {
+                pending.push(Op::Del { dev: dev.clone(), entry });
+            }
+        }
+        let uses = Uses::count(&seen, wanted);
+        Self { wanted, believed: seen, pending, uses }
+    }
+
+    /// Whether nothing is left.
+    pub fn is_done(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Everything that is left, in no order that could be carried out.
+    pub fn pending(&self) -> &[Op] {
+        &self.pending
+    }
+
+    /// Puts off what `refuse` says yes to: it stays out of every batch.
+    pub fn put_off(&mut self, mut refuse: impl FnMut(&Op) -> bool) -> Vec<Op> {
+        let (off, rest) = std::mem::take(&mut self.pending).into_iter().partition(|op| refuse(op));
+        self.pending = rest;
+        off
+    }
+
+    /// Everything that may be done now. Empty when nothing is left, or nothing left may be done.
+    pub fn next_batch(&mut self) -> Vec<Op> {
+        let pending = std::mem::take(&mut self.pending);
+        let (batch, rest) = pending.into_iter().partition(|op| self.is_allowed(op));
+        self.pending = rest;
+        batch
+    }
+
+    /// Takes note that an operation is done.
+    pub fn done(&mut self, op: &Op) {
+        match op {
+            Op::Set { entry, .. } => {
+                if let Some(old) = self.believed.at(entry) {
+                    self.uses.remove(&old, self.wanted);
+                }
+                self.uses.add(entry, self.wanted);
+                self.believed.set(*entry);
+            }
+            Op::Del { entry, .. } => {
+                self.uses.remove(entry, self.wanted);
+                self.believed.remove(entry);
+            }
+            Op::Link(_) => {}
+        }
+    }
+
+    fn is_allowed(&self, op: &Op) -> bool {
+        match op {
+            Op::Set { entry, .. } => self.stands(entry),
+            Op::Del { entry, .. } => self.is_free(entry),
+            Op::Link(_) => true,
+        }
+    }
+
+    /// Whether what the entry points at is in its final place.
+    fn stands(&self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Fdb(..) => true,
+            Entry::Neighbour(_, neighbour) => {
+                let key = FdbKey { mac: neighbour.mac, remote: None };
+                self.believed.fdb.get(&key) == self.wanted.tables.fdb.get(&key)
+            }
+            Entry::Route(_, route) => route
+                .via
+                .is_none_or(|via| self.believed.neighbours.get(&via) == self.wanted.tables.neighbours.get(&via)),
+        }
+    }
+
+    /// Whether nothing points at the entry, and what takes its place is there.
+    fn is_free(&self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Fdb(key, _) => !self.uses.macs.contains_key(&key.mac),
+            Entry::Neighbour(ip, _) => !self.uses.gateways.contains_key(ip),
+            Entry::Route(key, _) => {
+                let (low, high) = (RouteKey { metric: 0, ..*key }, RouteKey { metric: u32::MAX, ..*key });
+                let mut instead = self.wanted.tables.routes.range(low..=high);
+                instead.all(|(key, route)| self.believed.routes.get(key) == Some(route))
+            }
+        }
+    }
+
+    /// How many rows of a table are removed for good, and how many of ours were there: rows of peers
+    /// that are no longer wanted, not old forms of rows that are.
+    pub fn removals(&self, kind: Kind) -> (usize, usize) {
+        let removed = |op: &&Op| match op {
+            Op::Del { entry: Entry::Route(key, _), .. } => {
+                kind == Kind::Route && !self.wanted.peers.contains_key(&key.dst)
+            }
+            Op::Del { entry, .. } => entry.kind() == kind,
+            Op::Set { .. } | Op::Link(_) => false,
+        };
+        let there = self.believed.entries().filter(|entry| entry.kind() == kind && is_ours(entry, self.wanted));
+        (self.pending.iter().filter(removed).count(), there.count())
+    }
+}
+
+/// Rows for the pod CIDR of a node that cannot be used now stay as they are. Its FDB entry stays
+/// because its neighbour points at it.
+fn is_held(entry: &Entry, wanted: &Wanted, held: &BTreeSet<IpAddr>) -> bool {
+    match entry {
+        Entry::Route(key, _) => wanted.held.contains_key(&key.dst),
+        Entry::Neighbour(ip, _) => held.contains(ip),
+        Entry::Fdb(..) => false,
+    }
+}
+
+/// How often each gateway and MAC is pointed at by rows of ours.
+#[derive(Debug, Default)]
+struct Uses {
+    gateways: HashMap<IpAddr, usize>,
+    macs: HashMap<Mac, usize>,
+}
+
+impl Uses {
+    fn count(seen: &Tables, wanted: &Wanted) -> Self {
+        let mut uses = Self::default();
+        seen.entries().for_each(|entry| uses.add(&entry, wanted));
+        uses
+    }
+
+    fn add(&mut self, entry: &Entry, wanted: &Wanted) {
+        match entry {
+            Entry::Route(_, Route { via: Some(via), .. }) if is_ours(entry, wanted) => {
+                *self.gateways.entry(*via).or_default() += 1;
+            }
+            Entry::Neighbour(_, neighbour) => *self.macs.entry(neighbour.mac).or_default() += 1,
+            Entry::Route(..) | Entry::Fdb(..) => {}
+        }
+    }
+
+    fn remove(&mut self, entry: &Entry, wanted: &Wanted) {
+        match entry {
+            Entry::Route(_, Route { via: Some(via), .. }) if is_ours(entry, wanted) => release(&mut self.gateways, via),
+            Entry::Neighbour(_, neighbour) => release(&mut self.macs, &neighbour.mac),
+            Entry::Route(..) | Entry::Fdb(..) => {}
+        }
+    }
+}
+
+fn release<K: std::hash::Hash + Eq>(uses: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = uses.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            uses.remove(key);
+        }
+    }
+}
