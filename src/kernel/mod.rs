@@ -7,6 +7,8 @@ pub mod fake;
 #[cfg(feature = "agent")]
 pub mod netlink;
 
+use std::time::Duration;
+
 use crate::model::host::{Host, Scope};
 use crate::model::op::{Ack, Op, Refusal};
 
@@ -22,6 +24,23 @@ pub trait Kernel {
 
     /// Tries every operation, in order, whatever becomes of the ones before; one ack for each.
     fn apply(&mut self, ops: &[Op]) -> Vec<Ack>;
+}
+
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The time is up.
+    Nothing,
+    /// Another thread asked for attention.
+    Woken,
+    /// The kernel announced a change of something that matters here, or that announcements were lost.
+    Changed,
+}
+
+/// A kernel that announces changes. What it announces is never more than "look again".
+pub trait Listen: Kernel {
+    /// Waits until something happens or `timeout` is over.
+    fn wait(&mut self, timeout: Duration) -> Heard;
 }
 
 /// Why the kernel could not be read.

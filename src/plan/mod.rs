@@ -10,5 +10,6 @@ pub mod handover;
 pub mod local;
 pub mod next;
 pub mod ownership;
+pub mod pace;
 pub mod underlay;
 pub mod verdict;

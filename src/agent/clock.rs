@@ -1,0 +1,30 @@
+//! Time since the agent started: what every decision is told.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::time::{Duration, Instant};
+
+/// A clock that starts at zero and never goes back.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    /// Starts now.
+    pub fn start() -> Self {
+        Self { started: Instant::now() }
+    }
+
+    /// Time since the start.
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// A number in 0..1 that differs between processes and calls: spreads timers, nothing else.
+pub fn jitter() -> f64 {
+    // Every `RandomState` has keys of its own; the upper half of a hash is as good as any dice.
+    let bits = RandomState::new().build_hasher().finish() >> 32;
+    f64::from(u32::try_from(bits).unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
+}

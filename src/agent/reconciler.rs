@@ -1,0 +1,97 @@
+//! The reconciler: waits for something to happen, makes a pass, publishes its report.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::clock::{Clock, jitter};
+use crate::kernel::{Heard, Listen};
+use crate::model::node::Snapshot;
+use crate::model::settings::Settings;
+use crate::plan::pace::{Ended, Pace};
+use crate::reconcile::{Input, Memory, Report, Verdict, pass};
+
+/// The longest wait, so that the heartbeat goes on.
+const BEAT: Duration = Duration::from_secs(5);
+
+/// When a loop last went round, for `/healthz`.
+#[derive(Debug, Default)]
+pub struct Heartbeat(AtomicU64);
+
+impl Heartbeat {
+    /// The loop is alive now.
+    pub fn beat(&self, now: Duration) {
+        self.0.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long ago that was.
+    pub fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(Duration::from_millis(self.0.load(Ordering::Relaxed)))
+    }
+}
+
+/// What the reconciler works with.
+pub struct Reconciler {
+    /// The configuration.
+    pub settings: Settings,
+    /// The period of the slow timer.
+    pub resync: Duration,
+    /// What the API server says; latest wins.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Where reports go.
+    pub reports: watch::Sender<Option<Arc<Report>>>,
+    /// Called with every report, on this thread.
+    pub on_report: Box<dyn FnMut(&Report) + Send>,
+    /// Since the agent started.
+    pub clock: Clock,
+    /// Shows that the loop goes round.
+    pub heartbeat: Arc<Heartbeat>,
+    /// Set, and the kernel's wait woken, to end it. Nothing is torn down.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Reconciler {
+    /// Goes round until told to stop.
+    pub fn run(mut self, kernel: &mut dyn Listen) {
+        let mut memory = Memory::default();
+        let mut pace = Pace::new(self.resync);
+        while !self.stop.load(Ordering::Relaxed) {
+            let now = self.clock.now();
+            self.heartbeat.beat(now);
+            let wait = pace.wait(now);
+            if wait.is_zero() {
+                self.pass(kernel, &mut memory, &mut pace);
+                continue;
+            }
+            match kernel.wait(wait.min(BEAT)) {
+                Heard::Nothing => {}
+                Heard::Woken | Heard::Changed => pace.hurry(self.clock.now()),
+            }
+        }
+    }
+
+    fn pass(&mut self, kernel: &mut dyn Listen, memory: &mut Memory, pace: &mut Pace) {
+        let began = self.clock.now();
+        let snapshot = self.snapshots.borrow_and_update().clone();
+        let input = Input { settings: &self.settings, snapshot: &snapshot };
+        let mut report = pass(kernel, &input, memory, began);
+        let ended = self.clock.now();
+        report.took = ended - began;
+        pace.ended(ended, report.took, end_of(&report), report.next_try, jitter());
+        (self.on_report)(&report);
+        self.reports.send_replace(Some(Arc::new(report)));
+    }
+}
+
+fn end_of(report: &Report) -> Ended {
+    match report.verdict {
+        Verdict::Blind(_) => Ended::Blind,
+        Verdict::Waiting(_) => Ended::Waiting,
+        Verdict::Converged => Ended::Done,
+        // What is pending says when it is due; if nothing does, the pass stopped half-way.
+        Verdict::Incomplete if report.next_try.is_some() || report.wants_list => Ended::Done,
+        Verdict::Incomplete => Ended::Unfinished,
+    }
+}
