@@ -1,0 +1,273 @@
+//! The state, how it is looked at, and how a test or a meddler changes it directly.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::model::addr::{ByFamily, Family, IfIndex, IfName, Mac, Subnet};
+use crate::model::host::{Address, DefaultRoute, ForeignRoute, Host, Link, LinkKind, Scope};
+use crate::model::op::{Ack, Op, Refusal};
+use crate::model::table::{Fdb, FdbKey, Neighbour, PROTOCOL_KERNEL, Route, RouteKey, Tables};
+
+/// A network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Net {
+    pub(super) interfaces: Vec<Interface>,
+    /// The main table. A list for each key: the kernel itself puts equal keys of several devices in
+    /// (`fe80::/64`), though it takes none from us.
+    pub(super) routes: BTreeMap<RouteKey, Vec<MainRoute>>,
+    last_index: u32,
+    /// Whether any IPv4 address was ever configured. Before, there is no local table, and no gateway
+    /// is taken for unicast.
+    pub(super) had_address: bool,
+}
+
+/// A link with what hangs on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// What an observation shows.
+    pub link: Link,
+    /// `None` is an entry that the kernel made itself (INCOMPLETE, STALE …): it does not show, but
+    /// holds the key.
+    pub(super) neighbours: BTreeMap<IpAddr, Option<Neighbour>>,
+    /// The flag: learned from a packet, so that it does not show.
+    pub(super) fdb: BTreeMap<FdbKey, (Fdb, bool)>,
+}
+
+/// A route of the main table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MainRoute {
+    /// Its interface; `None` if it has none, or several.
+    pub oif: Option<IfIndex>,
+    /// The rest.
+    pub route: Route,
+}
+
+impl Default for Net {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Net {
+    /// A fresh namespace: nothing but `lo`, down.
+    pub fn new() -> Self {
+        let mut net = Self { interfaces: Vec::new(), routes: BTreeMap::new(), last_index: 0, had_address: false };
+        let lo = net.add_link("lo", "", Mac([0; 6]), 65536);
+        if let Some(lo) = net.interface_mut(lo) {
+            lo.link.loopback = true;
+        }
+        net
+    }
+
+    /// Adds a link of some other kind, down, and says its number, which no link ever had.
+    pub fn add_link(&mut self, name: &str, kind: &str, mac: Mac, mtu: u32) -> IfIndex {
+        self.push_link(IfName::new(name), LinkKind::Other(kind.into()), mac, mtu)
+    }
+
+    pub(super) fn push_link(&mut self, name: IfName, kind: LinkKind, mac: Mac, mtu: u32) -> IfIndex {
+        self.last_index += 1;
+        let index = IfIndex(self.last_index);
+        let link = Link {
+            index,
+            name,
+            mac: Some(mac),
+            mtu,
+            up: false,
+            loopback: false,
+            kind,
+            addrgen_none: false,
+            ipv6_disabled: Some(false),
+            addresses: Vec::new(),
+        };
+        self.interfaces.push(Interface { link, neighbours: BTreeMap::new(), fdb: BTreeMap::new() });
+        index
+    }
+
+    /// Every link, in the order in which they were made.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.interfaces.iter().map(|interface| &interface.link)
+    }
+
+    /// The link of this name.
+    pub fn link(&self, name: &IfName) -> Option<&Link> {
+        self.links().find(|link| link.name == *name)
+    }
+
+    /// The number of the link of this name.
+    pub fn index(&self, name: &IfName) -> Option<IfIndex> {
+        self.link(name).map(|link| link.index)
+    }
+
+    pub(super) fn interface(&self, index: IfIndex) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.link.index == index)
+    }
+
+    pub(super) fn interface_mut(&mut self, index: IfIndex) -> Option<&mut Interface> {
+        self.interfaces.iter_mut().find(|interface| interface.link.index == index)
+    }
+
+    /// Every route of the main table, the kernel's own included.
+    pub fn routes(&self) -> impl Iterator<Item = (RouteKey, &MainRoute)> {
+        self.routes.iter().flat_map(|(key, routes)| routes.iter().map(|route| (*key, route)))
+    }
+
+    /// Puts a route in beside whatever has its key, asking nothing.
+    pub fn put_route(&mut self, key: RouteKey, oif: Option<IfIndex>, route: Route) {
+        self.routes.entry(key).or_default().push(MainRoute { oif, route });
+    }
+
+    /// Takes every route out that `which` picks.
+    pub fn del_routes(&mut self, mut which: impl FnMut(RouteKey, &MainRoute) -> bool) {
+        self.routes.retain(|key, routes| {
+            routes.retain(|route| !which(*key, route));
+            !routes.is_empty()
+        });
+    }
+
+    /// Takes every route over a link out, the kernel's own included (`ip route flush dev`).
+    pub fn flush_routes(&mut self, index: IfIndex) {
+        self.del_routes(|_, route| route.oif == Some(index));
+    }
+
+    /// Puts a permanent neighbour in, over whatever has its key.
+    pub fn put_neighbour(&mut self, index: IfIndex, ip: IpAddr, mac: Mac) {
+        if let Some(interface) = self.interface_mut(index) {
+            interface.neighbours.insert(ip, Some(Neighbour { mac }));
+        }
+    }
+
+    /// A packet to an unknown neighbour leaves an INCOMPLETE entry behind, if none was there.
+    pub fn resolve(&mut self, index: IfIndex, ip: IpAddr) {
+        if let Some(interface) = self.interface_mut(index) {
+            interface.neighbours.entry(ip).or_insert(None);
+        }
+    }
+
+    /// Takes a neighbour out.
+    pub fn del_neighbour(&mut self, index: IfIndex, ip: IpAddr) {
+        if let Some(interface) = self.interface_mut(index) {
+            interface.neighbours.remove(&ip);
+        }
+    }
+
+    /// Takes every neighbour of a link out, permanent or not.
+    pub fn flush_neighbours(&mut self, index: IfIndex) {
+        if let Some(interface) = self.interface_mut(index) {
+            interface.neighbours.clear();
+        }
+    }
+
+    /// Puts a static FDB entry in, over whatever has its key.
+    pub fn put_fdb(&mut self, index: IfIndex, mac: Mac, fdb: Fdb) {
+        if let Some(interface) = self.interface_mut(index) {
+            interface.fdb.insert(FdbKey::new(mac, fdb.dst), (fdb, false));
+        }
+    }
+
+    /// A packet from an unknown MAC is learned, if the MAC is not there.
+    pub fn learn(&mut self, index: IfIndex, mac: Mac, dst: IpAddr) {
+        if let Some(interface) = self.interface_mut(index) {
+            interface.fdb.entry(FdbKey::new(mac, dst)).or_insert((Fdb::to(dst), true));
+        }
+    }
+
+    /// Takes the FDB entries of a MAC out.
+    pub fn del_fdb(&mut self, index: IfIndex, mac: Mac) {
+        if let Some(interface) = self.interface_mut(index) {
+            interface.fdb.retain(|key, _| key.mac != mac);
+        }
+    }
+
+    /// What a device's tables hold for weft: routes of its family without the kernel's own,
+    /// permanent neighbours, static FDB entries.
+    pub fn tables(&self, index: IfIndex, family: Family) -> Option<Tables> {
+        let interface = self.interface(index)?;
+        let ours = |route: &&MainRoute| route.oif == Some(index) && route.route.protocol != PROTOCOL_KERNEL;
+        let mut tables = Tables::default();
+        for (key, routes) in self.routes.iter().filter(|(key, _)| key.dst.family() == family) {
+            if let Some(found) = routes.iter().find(ours) {
+                tables.routes.insert(*key, found.route);
+            }
+        }
+        let permanent = interface.neighbours.iter().filter(|(ip, _)| Family::of(**ip) == family);
+        tables.neighbours = permanent.filter_map(|(ip, neighbour)| neighbour.map(|it| (*ip, it))).collect();
+        let fixed = interface.fdb.iter().filter(|(_, (_, learned))| !learned);
+        tables.fdb = fixed.map(|(key, (fdb, _))| (*key, *fdb)).collect();
+        Some(tables)
+    }
+
+    /// One look at everything in `scope`.
+    pub fn observe(&self, scope: &Scope) -> Host {
+        let index = |family| scope.devices.get(family).as_ref().and_then(|name| self.index(name));
+        let ours = ByFamily::from_fn(index);
+        Host {
+            links: self.links().cloned().collect(),
+            defaults: self.defaults(),
+            foreign: self.foreign(scope, ours),
+            reach: scope.reach.and_then(|ip| self.way_to(ip)),
+            tables: ByFamily::from_fn(|family| ours.get(family).and_then(|index| self.tables(index, family))),
+        }
+    }
+
+    fn defaults(&self) -> Vec<DefaultRoute> {
+        let all = self.routes().filter(|(key, _)| key.dst.is_default());
+        all.map(|(key, it)| DefaultRoute { family: key.dst.family(), oif: it.oif, metric: key.metric }).collect()
+    }
+
+    fn foreign(&self, scope: &Scope, ours: ByFamily<Option<IfIndex>>) -> Vec<ForeignRoute> {
+        let is_foreign = |key: RouteKey, route: &MainRoute| {
+            let family = key.dst.family();
+            let inside = scope.networks.get(family).is_some_and(|network| network.contains_subnet(key.dst));
+            inside && (route.oif.is_none() || route.oif != *ours.get(family))
+        };
+        let found = self.routes().filter(|(key, route)| is_foreign(*key, route));
+        found
+            .map(|(key, it)| ForeignRoute {
+                dst: key.dst,
+                metric: key.metric,
+                oif: it.oif,
+                protocol: it.route.protocol,
+            })
+            .collect()
+    }
+
+    /// The interface and source of the best route to an address.
+    pub fn way_to(&self, ip: IpAddr) -> Option<(IfIndex, IpAddr)> {
+        let fits = self.routes().filter(|(key, _)| key.dst.contains(ip));
+        let (_, best) = fits.max_by_key(|(key, _)| (key.dst.len(), std::cmp::Reverse(key.metric)))?;
+        let link = &self.interface(best.oif?)?.link;
+        let same = |address: &&Address| Family::of(address.ip) == Family::of(ip) && address.global;
+        link.addresses.iter().find(same).map(|address| (link.index, address.ip))
+    }
+
+    /// Does one operation and answers.
+    pub fn ack(&mut self, op: &Op) -> Ack {
+        match self.apply(op) {
+            Ok(()) => Ack::Done,
+            Err(refusal) => Ack::Refused(refusal),
+        }
+    }
+
+    /// Does one operation.
+    ///
+    /// # Errors
+    /// As Linux refuses it.
+    pub fn apply(&mut self, op: &Op) -> Result<(), Refusal> {
+        match op {
+            Op::Link(op) => self.apply_link(op),
+            Op::Set { dev, entry, replace } => self.set_row(dev.index, entry, *replace),
+            Op::Del { dev, entry } => self.del_row(dev.index, entry),
+        }
+    }
+}
+
+/// A subnet's prefix route, as the kernel makes it for an address.
+pub(super) fn connected(subnet: Subnet) -> Option<(RouteKey, Route)> {
+    let metric = match subnet.family() {
+        Family::V4 if subnet.len() == Family::V4.bits() => return None,
+        Family::V4 => 0,
+        Family::V6 => 256,
+    };
+    let route = Route { via: None, onlink: false, protocol: PROTOCOL_KERNEL, plain: true };
+    Some((RouteKey { dst: subnet, metric }, route))
+}

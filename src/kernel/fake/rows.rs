@@ -1,0 +1,178 @@
+//! Setting and deleting rows, as Linux does it.
+
+use std::net::IpAddr;
+
+use super::net::{Interface, MainRoute, Net};
+use crate::model::addr::{Family, IfIndex};
+use crate::model::host::{Link, LinkKind};
+use crate::model::op::Refusal;
+use crate::model::table::{Entry, Fdb, FdbKey, Neighbour, Route, RouteKey};
+
+/// The error numbers that the fake answers with, as Linux numbers them on the architectures that
+/// weft runs on.
+pub(super) mod errno {
+    pub(in super::super) const ENOENT: i32 = 2;
+    pub(in super::super) const ESRCH: i32 = 3;
+    pub(in super::super) const EACCES: i32 = 13;
+    pub(in super::super) const EEXIST: i32 = 17;
+    pub(in super::super) const ENODEV: i32 = 19;
+    pub(in super::super) const EINVAL: i32 = 22;
+    pub(in super::super) const EOPNOTSUPP: i32 = 95;
+    pub(in super::super) const EAFNOSUPPORT: i32 = 97;
+    pub(in super::super) const EADDRINUSE: i32 = 98;
+    pub(in super::super) const EADDRNOTAVAIL: i32 = 99;
+    pub(in super::super) const ENETDOWN: i32 = 100;
+    pub(in super::super) const ENETUNREACH: i32 = 101;
+    pub(in super::super) const EHOSTUNREACH: i32 = 113;
+}
+
+use errno::{
+    EACCES, EAFNOSUPPORT, EEXIST, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, ENOENT, EOPNOTSUPP, ESRCH,
+};
+
+pub(super) fn refuse<T>(errno: i32, text: &str) -> Result<T, Refusal> {
+    let text = if text.is_empty() { None } else { Some(text.to_owned()) };
+    Err(Refusal { errno, text })
+}
+
+impl Net {
+    pub(super) fn set_row(&mut self, dev: IfIndex, entry: &Entry, replace: bool) -> Result<(), Refusal> {
+        match entry {
+            Entry::Route(key, route) => self.set_route(dev, *key, *route, replace),
+            Entry::Neighbour(ip, neighbour) => self.device(dev)?.set_neighbour(*ip, *neighbour, replace),
+            Entry::Fdb(key, fdb) => self.device(dev)?.set_fdb(*key, *fdb, replace),
+        }
+    }
+
+    /// A route goes by its whole value (ESRCH if anything differs), a neighbour by its key alone, and
+    /// an FDB entry whose destination differs is left in place with a success.
+    pub(super) fn del_row(&mut self, dev: IfIndex, entry: &Entry) -> Result<(), Refusal> {
+        match entry {
+            Entry::Route(key, route) => self.del_route(dev, *key, *route),
+            Entry::Neighbour(ip, _) => match self.device(dev)?.neighbours.remove(ip) {
+                Some(_) => Ok(()),
+                None => refuse(ENOENT, ""),
+            },
+            Entry::Fdb(key, fdb) => self.device(dev)?.unset_fdb(key, fdb),
+        }
+    }
+
+    pub(super) fn device(&mut self, index: IfIndex) -> Result<&mut Interface, Refusal> {
+        self.interface_mut(index).map_or_else(|| refuse(ENODEV, ""), Ok)
+    }
+
+    /// Without `replace` a held key is refused. With it, whoever holds the key loses it without a
+    /// word, on whichever device.
+    fn set_route(&mut self, dev: IfIndex, key: RouteKey, route: Route, replace: bool) -> Result<(), Refusal> {
+        self.check_nexthop(dev, key.dst.family(), route)?;
+        let new = MainRoute { oif: Some(dev), route };
+        let key = linux_key(key);
+        let held = self.routes.entry(key).or_default();
+        match held.first_mut() {
+            None => held.push(new),
+            Some(first) if replace => *first = new,
+            Some(_) => return refuse(EEXIST, ""),
+        }
+        Ok(())
+    }
+
+    fn check_nexthop(&self, dev: IfIndex, family: Family, route: Route) -> Result<(), Refusal> {
+        let Some(interface) = self.interface(dev) else { return refuse(ENODEV, "") };
+        if family == Family::V6 && interface.link.ipv6_disabled.is_none() {
+            return refuse(ENODEV, "");
+        }
+        if !interface.link.up {
+            return refuse(ENETDOWN, "Nexthop device is not up");
+        }
+        match route.via {
+            Some(via) if !self.is_gateway(via) => return refuse(EINVAL, "Nexthop has invalid gateway"),
+            Some(_) if !route.onlink && family == Family::V4 => return refuse(ENETUNREACH, ""),
+            Some(_) if !route.onlink => return refuse(EHOSTUNREACH, ""),
+            _ => {}
+        }
+        if family == Family::V6 && interface.link.ipv6_disabled == Some(true) {
+            return refuse(EACCES, "IPv6 is disabled on nexthop device");
+        }
+        Ok(())
+    }
+
+    /// No address of this host, on any link, up or not; no broadcast address; and for IPv4 nothing at
+    /// all before the first address was configured.
+    fn is_gateway(&self, via: IpAddr) -> bool {
+        let taken = |link: &Link| {
+            let mine = |address: &crate::model::Address| {
+                let broadcast = via.is_ipv4() && address.len < 31 && address.subnet().last() == via;
+                address.ip == via || (link.up && broadcast)
+            };
+            link.addresses.iter().any(mine)
+        };
+        (via.is_ipv6() || self.had_address) && !self.links().any(taken)
+    }
+
+    /// A metric of 0 in a delete request means "any": the first that fits goes
+    /// (`fib_nh_match` in `net/ipv4/fib_semantics.c`).
+    fn del_route(&mut self, dev: IfIndex, key: RouteKey, route: Route) -> Result<(), Refusal> {
+        let fits = |held: &MainRoute| {
+            let gateway = route.via.is_none() || held.route.via == route.via;
+            held.oif == Some(dev) && held.route.protocol == route.protocol && gateway
+        };
+        let last = if key.metric == 0 { u32::MAX } else { key.metric };
+        let range = key..=RouteKey { dst: key.dst, metric: last };
+        let found = self.routes.range(range).find_map(|(key, held)| Some((*key, held.iter().position(fits)?)));
+        let Some((key, position)) = found else { return refuse(ESRCH, "") };
+        if let Some(held) = self.routes.get_mut(&key) {
+            held.remove(position);
+            if held.is_empty() {
+                self.routes.remove(&key);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Interface {
+    fn set_neighbour(&mut self, ip: IpAddr, neighbour: Neighbour, replace: bool) -> Result<(), Refusal> {
+        if ip.is_ipv6() && self.link.ipv6_disabled != Some(false) {
+            return refuse(EINVAL, "IPv6 is disabled on this device");
+        }
+        if !replace && self.neighbours.contains_key(&ip) {
+            return refuse(EEXIST, "");
+        }
+        self.neighbours.insert(ip, Some(neighbour));
+        Ok(())
+    }
+
+    /// One destination for a unicast MAC; any other MAC has a list, to which neither `add` nor
+    /// `replace` adds a second.
+    fn set_fdb(&mut self, key: FdbKey, fdb: Fdb, replace: bool) -> Result<(), Refusal> {
+        let LinkKind::Vxlan(vxlan) = &self.link.kind else { return refuse(EOPNOTSUPP, "") };
+        let family = vxlan.local.map_or(Family::V4, Family::of);
+        if Family::of(fdb.dst) != family {
+            return refuse(EAFNOSUPPORT, "");
+        }
+        if replace && !key.mac.is_vtep() {
+            return refuse(EOPNOTSUPP, "Cannot replace non-unicast fdb entries");
+        }
+        if !replace && self.fdb.keys().any(|held| held.mac == key.mac) {
+            return refuse(EEXIST, "");
+        }
+        self.fdb.insert(key, (fdb, false));
+        Ok(())
+    }
+
+    fn unset_fdb(&mut self, key: &FdbKey, fdb: &Fdb) -> Result<(), Refusal> {
+        if !self.fdb.keys().any(|held| held.mac == key.mac) {
+            return refuse(ENOENT, "");
+        }
+        self.fdb.retain(|held, (value, _)| held.mac != key.mac || value.dst != fdb.dst);
+        Ok(())
+    }
+}
+
+/// IPv6 takes metric 0 for 1024.
+fn linux_key(key: RouteKey) -> RouteKey {
+    match key.dst.family() {
+        Family::V6 if key.metric == 0 => RouteKey { metric: 1024, ..key },
+        _ => key,
+    }
+}
