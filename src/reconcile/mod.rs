@@ -7,6 +7,8 @@ mod memory;
 mod pass;
 pub mod peers;
 pub mod report;
+#[cfg(test)]
+mod stories;
 mod tables;
 
 pub use memory::Memory;

@@ -1,0 +1,189 @@
+//! The pass as stories, on Linux in memory. `tests/core` has the properties.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Input, Memory, Report, Verdict, pass};
+use crate::kernel::fake::{FakeKernel, Net};
+use crate::model::addr::{ByFamily, IfName, Mac, Vni};
+use crate::model::node::{NodeRecord, OwnNode, Peer, Snapshot, Standing};
+use crate::model::op::Op;
+use crate::model::settings::{DEFAULT_PORT, Overlay, Settings, UnderlayRules};
+use crate::model::table::{PROTOCOL_BOOT, Route, RouteKey};
+use crate::plan::cause::Cause;
+
+struct World {
+    kernel: FakeKernel,
+    settings: Settings,
+    snapshot: Snapshot,
+    memory: Memory,
+    now: Duration,
+}
+
+impl World {
+    fn with_peers(count: u8) -> Self {
+        let mut net = Net::new();
+        let eth0 = net.add_link("eth0", "", Mac([2, 0, 0, 0, 0, 1]), 1500);
+        net.set_up(eth0);
+        net.add_address(eth0, "192.168.0.1".parse().expect("an address"), 24);
+        let networks = ByFamily { v4: Some("10.244.0.0/16".parse().expect("a subnet")), v6: None };
+        let overlay = Overlay {
+            networks,
+            vni: Vni::new(1).expect("a VNI"),
+            port: DEFAULT_PORT,
+            mtu: None,
+            gbp: false,
+            learning: false,
+        };
+        let underlay = UnderlayRules { iface: vec!["eth0".into()], ..UnderlayRules::default() };
+        let mut world = Self {
+            kernel: FakeKernel::new(net),
+            settings: Settings { overlay, underlay },
+            snapshot: Snapshot { complete: true, lists: 1, ..Snapshot::default() },
+            memory: Memory::default(),
+            now: Duration::ZERO,
+        };
+        let subnet = ByFamily { v4: Ok("10.244.0.0/24".parse().expect("a subnet")), v6: Err("none".into()) };
+        world.snapshot.own = Some(Arc::new(OwnNode {
+            name: "own".into(),
+            uid: "u-own".into(),
+            subnet,
+            annotated_mac: ByFamily::default(),
+            overwrite: ByFamily::default(),
+            node_public_ip: ByFamily::default(),
+            annotations: std::collections::BTreeMap::new(),
+        }));
+        (1..=count).for_each(|n| world.put(peer(n)));
+        world
+    }
+
+    fn put(&mut self, node: NodeRecord) {
+        Arc::make_mut(&mut self.snapshot.nodes).insert(node.name.clone(), Arc::new(node));
+        self.snapshot.generation += 1;
+    }
+
+    fn remove(&mut self, name: &str) {
+        Arc::make_mut(&mut self.snapshot.nodes).remove(name);
+        self.snapshot.generation += 1;
+    }
+
+    fn pass(&mut self) -> Report {
+        self.now += Duration::from_millis(10);
+        let input = Input { settings: &self.settings, snapshot: &self.snapshot };
+        pass(&mut self.kernel, &input, &mut self.memory, self.now)
+    }
+}
+
+fn peer(n: u8) -> NodeRecord {
+    let peer = Peer {
+        subnet: format!("10.244.{n}.0/24").parse().expect("a subnet"),
+        mac: Mac([0x0e, 0, 0, 0, 0, n]),
+        public_ip: format!("192.168.0.{}", 100 + u16::from(n)).parse().expect("an address"),
+    };
+    NodeRecord {
+        name: format!("node-{n}").into(),
+        uid: format!("u-{n}").into(),
+        created: i64::from(n),
+        standing: ByFamily { v4: Standing::Usable(peer), v6: Standing::Absent(crate::model::node::Absence::NoPodCidr) },
+    }
+}
+
+fn told(report: &Report) -> Vec<(String, Cause)> {
+    report.changes.iter().map(|change| (change.op.to_string(), change.cause)).collect()
+}
+
+#[test]
+fn from_nothing_to_done_in_one_pass_and_then_nothing_more() {
+    let mut world = World::with_peers(1);
+    let report = world.pass();
+    assert_eq!(report.verdict, Verdict::Converged, "{report:#?}");
+    let lines: Vec<String> = told(&report).into_iter().map(|(op, _)| op).collect();
+    let mac = report.families.v4.and_then(|family| family.device).expect("a device").mac;
+    assert_eq!(
+        lines,
+        [
+            &format!(
+                "ip link add flannel.1 mtu 1450 address {mac} txqueuelen 0 type vxlan id 1 dev eth0 local 192.168.0.1 \
+                 dstport 8472 nolearning"
+            ),
+            "ip link set flannel.1 addrgenmode none",
+            "ip link set flannel.1 up",
+            "ip addr add 10.244.0.0/32 dev flannel.1",
+            "bridge fdb add 0e:00:00:00:00:01 dev flannel.1 dst 192.168.0.101 self permanent",
+            "ip neigh add 10.244.1.0 lladdr 0e:00:00:00:00:01 dev flannel.1 nud permanent",
+            "ip route add 10.244.1.0/24 via 10.244.1.0 dev flannel.1 proto 119 metric 1026 onlink",
+        ]
+    );
+    assert_eq!(told(&world.pass()), []);
+}
+
+#[test]
+fn what_somebody_deletes_comes_back_and_what_somebody_adds_goes() {
+    let mut world = World::with_peers(2);
+    world.pass();
+    let device = world.kernel.net.index(&IfName::new("flannel.1")).expect("the device");
+    world.kernel.net.flush_routes(device);
+    world.kernel.net.put_neighbour(device, "10.244.9.0".parse().expect("an address"), Mac([2, 0, 0, 0, 9, 9]));
+    let causes: Vec<Cause> = told(&world.pass()).into_iter().map(|(_, cause)| cause).collect();
+    assert_eq!(causes, [Cause::DriftDeleted, Cause::DriftDeleted, Cause::DriftAdded].into_iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_peers_new_mac_is_in_place_before_the_old_one_goes() {
+    let mut world = World::with_peers(1);
+    world.pass();
+    let mut node = peer(1);
+    if let Standing::Usable(peer) = &mut node.standing.v4 {
+        peer.mac = Mac([0x0e, 0, 0, 0, 1, 1]);
+    }
+    world.put(node);
+    let told = told(&world.pass());
+    let verbs: Vec<&str> = told.iter().map(|(op, _)| &op[..15]).collect();
+    assert_eq!(verbs, ["bridge fdb add ", "ip neigh replac", "bridge fdb del "]);
+    assert!(told.iter().all(|(_, cause)| *cause == Cause::NodeChanged), "{told:?}");
+}
+
+#[test]
+fn a_flannel_route_goes_only_after_ours_is_in_place() {
+    let mut world = World::with_peers(1);
+    world.pass();
+    let device = world.kernel.net.index(&IfName::new("flannel.1")).expect("the device");
+    world.kernel.net.flush_routes(device);
+    let dst = "10.244.1.0/24".parse().expect("a subnet");
+    let flannels = Route { protocol: PROTOCOL_BOOT, ..Route::through("10.244.1.0".parse().expect("an address")) };
+    world.kernel.net.put_route(RouteKey { dst, metric: 0 }, Some(device), flannels);
+    let ops: Vec<Op> = world.pass().changes.into_iter().map(|change| change.op).collect();
+    assert!(matches!(ops.as_slice(), [Op::Set { .. }, Op::Del { .. }]), "{ops:?}");
+}
+
+#[test]
+fn a_peer_that_leaves_takes_its_rows_along_route_first() {
+    let mut world = World::with_peers(3);
+    world.pass();
+    world.remove("node-2");
+    let told = told(&world.pass());
+    let verbs: Vec<&str> = told.iter().map(|(op, _)| &op[..14]).collect();
+    assert_eq!(verbs, ["ip route del 1", "ip neigh del 1", "bridge fdb del"]);
+    assert!(told.iter().all(|(_, cause)| *cause == Cause::NodeLeft), "{told:?}");
+}
+
+#[test]
+fn most_peers_leave_only_after_another_list() {
+    let mut world = World::with_peers(30);
+    world.pass();
+    (1..=20).for_each(|n| world.remove(&format!("node-{n}")));
+    let report = world.pass();
+    assert!(report.changes.is_empty() && report.wants_list, "{report:?}");
+    assert!(world.pass().changes.is_empty());
+    world.snapshot.lists += 1;
+    let report = world.pass();
+    assert_eq!((report.changes.len(), report.verdict), (60, Verdict::Converged));
+}
+
+#[test]
+fn no_own_node_no_change() {
+    let mut world = World::with_peers(3);
+    world.snapshot.own = None;
+    assert!(matches!(world.pass().verdict, Verdict::Waiting(_)));
+    assert_eq!(world.kernel.operations(), 0);
+}
