@@ -11,5 +11,6 @@ pub mod local;
 pub mod next;
 pub mod ownership;
 pub mod pace;
+pub mod shadow;
 pub mod underlay;
 pub mod verdict;

@@ -17,6 +17,7 @@ use crate::plan::cause::of_link;
 use crate::plan::desired::Desired;
 use crate::plan::device::{DeviceState, compare};
 use crate::plan::local::{Local, grounds, local};
+use crate::plan::shadow::shadows;
 use crate::plan::verdict;
 
 /// Looks per pass at most: making a device from nothing and filling it takes four.
@@ -131,7 +132,10 @@ impl Pass<'_> {
                 match self.device(local, host, &mut report) {
                     Err(wrote) => wrote,
                     Ok(dev) => match (desired.families.get(family), host.tables.get(family)) {
-                        (Some(wanted), Some(seen)) => self.tables(&dev, wanted, seen.clone(), &mut report),
+                        (Some(wanted), Some(seen)) => {
+                            report.shadows = shadows(wanted, seen, host, &dev.name);
+                            self.tables(&dev, wanted, seen, &mut report)
+                        }
                         _ => false,
                     },
                 }

@@ -12,6 +12,7 @@ use crate::model::op::{Ack, Op};
 use crate::model::table::Kind;
 pub use crate::plan::cause::Cause;
 use crate::plan::desired::Desired;
+use crate::plan::shadow::Shadow;
 
 /// One pass.
 #[derive(Clone, Debug)]
@@ -69,6 +70,8 @@ pub struct FamilyReport {
     pub present: ByKind,
     /// Rows that are not right and why, by the subnet of the peer they belong to or the row itself.
     pub pending: Vec<Pending>,
+    /// Routes of others that win over a peer's: not touched, only shown.
+    pub shadows: Vec<Shadow>,
     /// Removals that are being held back, and why.
     pub withheld: Option<String>,
 }

@@ -187,3 +187,19 @@ fn no_own_node_no_change() {
     assert!(matches!(world.pass().verdict, Verdict::Waiting(_)));
     assert_eq!(world.kernel.operations(), 0);
 }
+
+#[test]
+fn a_foreign_route_that_wins_is_shown_and_left_alone() {
+    let mut world = World::with_peers(3);
+    let eth0 = world.kernel.net.index(&IfName::new("eth0"));
+    for (dst, metric) in
+        [("10.244.2.0/24", 0), ("10.244.3.128/25", 9000), ("10.244.3.0/24", 9000), ("10.244.0.0/16", 0)]
+    {
+        let route = Route { via: None, onlink: false, protocol: 4, plain: true };
+        world.kernel.net.put_route(RouteKey { dst: dst.parse().expect("a subnet"), metric }, eth0, route);
+    }
+    let report = world.pass();
+    let family = report.families.v4.expect("the family");
+    let shadowed: Vec<&str> = family.shadows.iter().map(|shadow| &*shadow.peer).collect();
+    assert_eq!((shadowed, report.verdict), (vec!["node-2", "node-3"], Verdict::Converged));
+}

@@ -18,9 +18,9 @@ const FEW: usize = 10;
 
 impl Pass<'_> {
     /// Compares, and changes what differs. True if anything was tried.
-    pub(super) fn tables(&mut self, dev: &Dev, wanted: &Wanted, seen: Tables, report: &mut FamilyReport) -> bool {
+    pub(super) fn tables(&mut self, dev: &Dev, wanted: &Wanted, seen: &Tables, report: &mut FamilyReport) -> bool {
         let Some(family) = report.device.as_ref().map(|device| device.family) else { return false };
-        let mut program = Program::new(dev, wanted, seen);
+        let mut program = Program::new(dev, wanted, seen.clone());
         report.wanted = count(&wanted.tables);
         report.present = present(&wanted.tables, program.pending());
         if program.is_done() {
