@@ -1,1 +1,110 @@
 //! Linux over netlink.
+//!
+//! One socket asks and changes, another hears; both belong to the network namespace of the thread that
+//! opened them, and all of it blocks: give it a thread of its own.
+//!
+//! The engine is our own, over `netlink-sys`, because three things decide whether an agent can trust what
+//! it sees, and the usual library hides them: the error number at the end of a dump, the flag that says
+//! that the table changed under the dump, and answers lost to a full receive buffer.
+
+mod apply;
+mod dump;
+mod interest;
+mod monitor;
+mod observe;
+mod socket;
+pub mod wire;
+
+use std::io;
+use std::time::Duration;
+
+pub use interest::Interest;
+pub use monitor::{Heard, Waker};
+
+use self::monitor::Monitor;
+use self::socket::Channel;
+use super::{Kernel, ObserveError};
+use crate::model::host::{Host, Scope};
+use crate::model::op::{Ack, Op};
+
+/// Asked of the receive buffer for answers: thousands of them, where the kernel grants it.
+const BUFFER: usize = 1024 * 1024;
+
+/// What went over the sockets since they were opened, and what went wrong; for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetlinkCounters {
+    /// Batches of changes sent.
+    pub batches: u64,
+    /// Changes sent.
+    pub messages: u64,
+    /// Changes whose answer was lost.
+    pub answers_lost: u64,
+    /// Dumps repeated because the table changed meanwhile.
+    pub dumps_repeated: u64,
+    /// Dumps given up.
+    pub dumps_failed: u64,
+    /// Times that notifications were lost because they came faster than they were read.
+    pub overruns: u64,
+    /// Failures to wait for or read notifications.
+    pub socket_errors: u64,
+}
+
+/// The kernel of the network namespace that it was opened in.
+#[derive(Debug)]
+pub struct Netlink {
+    channel: Channel,
+    monitor: Monitor,
+    counters: NetlinkCounters,
+}
+
+impl Netlink {
+    /// Opens the sockets in the calling thread's network namespace. Needs no privilege by itself; changes
+    /// need CAP_NET_ADMIN in the user namespace that owns the network namespace.
+    ///
+    /// # Errors
+    /// If the kernel gives no sockets, timers or eventfds.
+    pub fn open() -> io::Result<Self> {
+        Self::with_buffer(BUFFER)
+    }
+
+    /// Like [`Netlink::open`], with so many bytes asked of the receive buffer for answers. The kernel has
+    /// the last word; batches are cut to what it granted.
+    ///
+    /// # Errors
+    /// Those of [`Netlink::open`].
+    pub fn with_buffer(bytes: usize) -> io::Result<Self> {
+        let monitor = Monitor::open()?;
+        Ok(Self { channel: Channel::for_requests(bytes)?, monitor, counters: NetlinkCounters::default() })
+    }
+
+    /// Waits until something that matters changes, a [`Waker`] is used or the time is up.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Heard {
+        self.monitor.wait(timeout, &mut self.counters)
+    }
+
+    /// What ends a wait from another thread.
+    pub fn waker(&self) -> Waker {
+        self.monitor.waker()
+    }
+
+    /// What happened so far.
+    pub const fn counters(&self) -> NetlinkCounters {
+        self.counters
+    }
+}
+
+impl Kernel for Netlink {
+    fn observe(&mut self, scope: &Scope) -> Result<Host, ObserveError> {
+        let (channel, counters) = (&mut self.channel, &mut self.counters);
+        self.monitor.forget(counters);
+        let links = observe::links(channel, counters)?;
+        // From here on the tables of the devices are read, so from here on changes to them count.
+        let devices = observe::devices(scope, &links);
+        self.monitor.interest = Interest::new(devices, scope.networks);
+        observe::host(channel, counters, scope, links, devices)
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Vec<Ack> {
+        apply::apply(&mut self.channel, &mut self.counters, ops)
+    }
+}

@@ -1,0 +1,145 @@
+//! Whole dumps or none: an interrupted one is repeated, a refused or broken one is an error.
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_packet_route::RouteNetlinkMessage;
+use nix::libc;
+
+use super::NetlinkCounters;
+use super::socket::{Channel, Silence};
+use super::wire::frame::{Answer, Frame, frames};
+use super::wire::{self, Malformed};
+use crate::kernel::ObserveError;
+use crate::model::op::Refusal;
+
+/// How often a table that changes while it is read is tried.
+const ATTEMPTS: u32 = 8;
+
+/// What to read.
+pub(super) struct Request {
+    /// For messages.
+    pub(super) what: &'static str,
+    /// The request.
+    pub(super) message: RouteNetlinkMessage,
+}
+
+/// Why one attempt gave nothing.
+enum Failure {
+    /// Try again.
+    Torn,
+    /// It would fail again.
+    Final(ObserveError),
+}
+
+/// Reads every row that `decode` makes something of.
+///
+/// `decode` filters too: the filters of the request are honoured by Linux 4.20 and later only, and not by
+/// every table.
+pub(super) fn dump<T>(
+    channel: &mut Channel,
+    counters: &mut NetlinkCounters,
+    request: &Request,
+    mut decode: impl FnMut(&Frame<'_>) -> Result<Option<T>, Malformed>,
+) -> Result<Vec<T>, ObserveError> {
+    for _ in 0..ATTEMPTS {
+        match attempt(channel, request, &mut decode) {
+            Ok(rows) => return Ok(rows),
+            Err(Failure::Torn) => counters.dumps_repeated += 1,
+            Err(Failure::Final(error)) => {
+                counters.dumps_failed += 1;
+                return Err(error);
+            }
+        }
+    }
+    counters.dumps_failed += 1;
+    Err(ObserveError::Torn { what: request.what, attempts: ATTEMPTS })
+}
+
+fn attempt<T>(
+    channel: &mut Channel,
+    request: &Request,
+    decode: &mut impl FnMut(&Frame<'_>) -> Result<Option<T>, Malformed>,
+) -> Result<Vec<T>, Failure> {
+    let broken = |problem: String| Failure::Final(ObserveError::Broken { what: request.what, problem });
+    let seq = channel.next_seq();
+    let bytes = wire::request(request.message.clone(), NLM_F_REQUEST | NLM_F_DUMP, seq);
+    channel.send(&bytes).map_err(|error| broken(error.to_string()))?;
+    let read = read_rows(channel, seq, request.what, decode);
+    if !matches!(read, Ok(_) | Err(Stop::AtTheEnd(_))) {
+        // The kernel still has rows for the socket and would answer EBUSY to the next dump.
+        channel.renew().map_err(|error| broken(error.to_string()))?;
+    }
+    match read {
+        Ok((rows, false)) => Ok(rows),
+        Ok((_, true)) | Err(Stop::Silent(Silence::Overrun | Silence::Truncated)) => Err(Failure::Torn),
+        Err(Stop::AtTheEnd(refusal)) => Err(Failure::Final(ObserveError::Refused { what: request.what, refusal })),
+        Err(Stop::Malformed(problem)) => Err(broken(problem.to_string())),
+        Err(Stop::Silent(silence)) => Err(broken(silence.to_string())),
+    }
+}
+
+/// Why reading stopped short.
+enum Stop {
+    AtTheEnd(Refusal),
+    Malformed(Malformed),
+    Silent(Silence),
+}
+
+/// The rows, and whether the table changed meanwhile.
+fn read_rows<T>(
+    channel: &mut Channel,
+    seq: u32,
+    what: &'static str,
+    decode: &mut impl FnMut(&Frame<'_>) -> Result<Option<T>, Malformed>,
+) -> Result<(Vec<T>, bool), Stop> {
+    let (mut rows, mut interrupted, mut unfiltered) = (Vec::new(), false, false);
+    loop {
+        let datagram = channel.receive(true).map_err(Stop::Silent)?;
+        for frame in frames(datagram) {
+            let frame = frame.map_err(Stop::Malformed)?;
+            if frame.seq != seq {
+                continue;
+            }
+            interrupted |= frame.interrupted();
+            match frame.answer().map_err(Stop::Malformed)? {
+                Answer::Data => {
+                    unfiltered |= !frame.filtered();
+                    rows.extend(decode(&frame).map_err(Stop::Malformed)?);
+                }
+                Answer::Done => {
+                    if unfiltered {
+                        tracing::trace!(what, "the kernel did not filter");
+                    }
+                    return Ok((rows, interrupted));
+                }
+                // What does not exist yet has no rows: the IPv4 main table before the first route.
+                Answer::Refused(refusal) if refusal.errno == libc::ENOENT => return Ok((Vec::new(), false)),
+                Answer::Refused(refusal) => return Err(Stop::AtTheEnd(refusal)),
+            }
+        }
+    }
+}
+
+/// Asks for one thing: its row, or `None` if the kernel refuses.
+pub(super) fn look_up<T>(
+    channel: &mut Channel,
+    request: &Request,
+    decode: impl Fn(&Frame<'_>) -> Result<Option<T>, Malformed>,
+) -> Result<Option<T>, ObserveError> {
+    let broken = |problem: String| ObserveError::Broken { what: request.what, problem };
+    let seq = channel.next_seq();
+    let bytes = wire::request(request.message.clone(), NLM_F_REQUEST, seq);
+    channel.send(&bytes).map_err(|error| broken(error.to_string()))?;
+    loop {
+        let datagram = channel.receive(true).map_err(|silence| broken(silence.to_string()))?;
+        for frame in frames(datagram) {
+            let frame = frame.map_err(|malformed| broken(malformed.to_string()))?;
+            if frame.seq != seq {
+                continue;
+            }
+            return match frame.answer().map_err(|malformed| broken(malformed.to_string()))? {
+                Answer::Data => decode(&frame).map_err(|malformed| broken(malformed.to_string())),
+                Answer::Done | Answer::Refused(_) => Ok(None),
+            };
+        }
+    }
+}

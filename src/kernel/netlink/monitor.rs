@@ -1,0 +1,176 @@
+//! Hearing that something changed. What changed is for the next observation to say: Linux drops IPv4
+//! routes without a word when their device goes down, and throws notifications away when they come too fast.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use super::NetlinkCounters;
+use super::interest::Interest;
+use super::socket::{Channel, Silence};
+use super::wire::frame::frames;
+
+/// Asked of the receive buffer: 20,000 notifications.
+const BUFFER: usize = 8 * 1024 * 1024;
+/// Notifications looked at before the waker and the timer are asked again; also bounds how long an
+/// endless flood is drained for.
+const AT_ONCE: usize = 4096;
+/// The groups: links, neighbours and FDB entries, addresses, routes.
+const GROUPS: [u32; 6] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_NEIGH,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV6_IFADDR,
+    libc::RTNLGRP_IPV4_ROUTE,
+    libc::RTNLGRP_IPV6_ROUTE,
+];
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The time was up.
+    Nothing,
+    /// A [`Waker`] was used.
+    Woken,
+    /// Something that matters may have changed.
+    Changed,
+}
+
+/// Ends a [`super::Netlink::wait`] from another thread. A wake-up before the wait ends it too; several
+/// before one wait count as one.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<EventFd>);
+
+impl Waker {
+    /// Wakes.
+    pub fn wake(&self) {
+        // It can only be refused because the counter is full: then the wait will end anyway.
+        let _ = self.0.write(1);
+    }
+}
+
+/// The ears.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    channel: Channel,
+    woken: Arc<EventFd>,
+    timer: TimerFd,
+    /// What is worth waking for.
+    pub(super) interest: Interest,
+}
+
+impl Monitor {
+    pub(super) fn open() -> io::Result<Self> {
+        let woken = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self {
+            channel: Channel::for_notifications(BUFFER, &GROUPS)?,
+            woken: Arc::new(woken),
+            timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?,
+            interest: Interest::default(),
+        })
+    }
+
+    pub(super) fn waker(&self) -> Waker {
+        Waker(Arc::clone(&self.woken))
+    }
+
+    /// Waits for a change, a wake-up or the end of the time; without a time, for ever. What does not matter
+    /// is passed over and does not lengthen the wait: the deadline is in the kernel, in a timer.
+    pub(super) fn wait(&mut self, timeout: Option<Duration>, counters: &mut NetlinkCounters) -> Heard {
+        match self.try_wait(timeout, counters) {
+            Ok(heard) => heard,
+            Err(errno) => {
+                counters.socket_errors += 1;
+                tracing::warn!(error = errno.desc(), "cannot wait for kernel notifications; looking instead");
+                Heard::Changed
+            }
+        }
+    }
+
+    fn try_wait(&mut self, timeout: Option<Duration>, counters: &mut NetlinkCounters) -> Result<Heard, Errno> {
+        self.arm(timeout)?;
+        loop {
+            let [changed, woken, late] = self.poll()?;
+            if woken {
+                // Nothing to read means that somebody else has read it: still a wake-up.
+                let _ = self.woken.read();
+                return Ok(Heard::Woken);
+            }
+            if changed && self.listen(counters)? {
+                return Ok(Heard::Changed);
+            }
+            if late {
+                return Ok(Heard::Nothing);
+            }
+        }
+    }
+
+    fn arm(&self, timeout: Option<Duration>) -> Result<(), Errno> {
+        // Setting it also forgets that it went off before. Zero would turn it off.
+        match timeout.map(|timeout| timeout.max(Duration::from_nanos(1))) {
+            Some(timeout) => {
+                self.timer.set(Expiration::OneShot(TimeSpec::from_duration(timeout)), TimerSetTimeFlags::empty())
+            }
+            None => self.timer.unset(),
+        }
+    }
+
+    fn poll(&self) -> Result<[bool; 3], Errno> {
+        let mut fds = [self.channel.socket().as_fd(), self.woken.as_fd(), self.timer.as_fd()]
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        loop {
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) => return Ok(fds.map(|fd| fd.any().unwrap_or(true))),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Reads notifications until one matters. An overrun matters: nobody knows what was lost.
+    fn listen(&mut self, counters: &mut NetlinkCounters) -> Result<bool, Errno> {
+        for _ in 0..AT_ONCE {
+            match self.channel.receive(false) {
+                Ok(datagram) => {
+                    let interest = &self.interest;
+                    if frames(datagram).filter_map(Result::ok).any(|frame| interest.concerns(&frame)) {
+                        return Ok(true);
+                    }
+                }
+                Err(Silence::Empty) => return Ok(false),
+                Err(Silence::Overrun) => {
+                    counters.overruns += 1;
+                    return Ok(true);
+                }
+                Err(Silence::Truncated) => return Ok(true),
+                Err(Silence::Failed(errno)) => return Err(errno),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Throws away what has come in: the observation that follows will see it.
+    pub(super) fn forget(&mut self, counters: &mut NetlinkCounters) {
+        // A flood that outruns the reader must not hold up the observation for ever; what is left over
+        // costs one more look.
+        for _ in 0..16 * AT_ONCE {
+            match self.channel.receive(false) {
+                Ok(_) | Err(Silence::Truncated) => {}
+                Err(Silence::Overrun) => counters.overruns += 1,
+                Err(Silence::Empty) => return,
+                Err(Silence::Failed(_)) => {
+                    counters.socket_errors += 1;
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! One look at everything that weft decides from.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressMessage;
+use nix::libc;
+
+use super::NetlinkCounters;
+use super::dump::{Request, dump, look_up};
+use super::socket::Channel;
+use super::wire::frame::Frame;
+use super::wire::neighbour::NeighbourSeen;
+use super::wire::route::RouteSeen;
+use super::wire::{Malformed, address, link, neighbour, route};
+use crate::kernel::ObserveError;
+use crate::model::addr::{ByFamily, Family, IfIndex, Subnet};
+use crate::model::host::{DefaultRoute, ForeignRoute, Host, Link, LinkKind, Scope};
+use crate::model::table::{Fdb, FdbKey, Neighbour, PROTOCOL_KERNEL, Route, RouteKey, Tables};
+
+/// Reads the interfaces with their addresses.
+pub(super) fn links(channel: &mut Channel, counters: &mut NetlinkCounters) -> Result<Vec<Link>, ObserveError> {
+    let request = Request { what: "links", message: RouteNetlinkMessage::GetLink(link::dump()) };
+    let mut links = dump(channel, counters, &request, |frame| only(frame, libc::RTM_NEWLINK, link::parse))?;
+    let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let request = Request { what: "addresses", message };
+    let addresses =
+        dump(channel, counters, &request, |frame| only(frame, libc::RTM_NEWADDR, address::parse).map(Option::flatten))?;
+    let places: BTreeMap<IfIndex, usize> = links.iter().enumerate().map(|(at, link)| (link.index, at)).collect();
+    for (index, address) in addresses {
+        if let Some(link) = places.get(&index).and_then(|at| links.get_mut(*at)) {
+            link.addresses.push(address);
+        }
+    }
+    Ok(links)
+}
+
+/// The numbers of the devices in scope: those of the right name that are VXLAN devices.
+pub(super) fn devices(scope: &Scope, links: &[Link]) -> ByFamily<Option<IfIndex>> {
+    ByFamily::from_fn(|family| {
+        let name = scope.devices.get(family).as_ref()?;
+        let link = links.iter().find(|link| link.name == *name)?;
+        matches!(link.kind, LinkKind::Vxlan(_)).then_some(link.index)
+    })
+}
+
+/// Reads the rest: routes, and the tables of the devices.
+pub(super) fn host(
+    channel: &mut Channel,
+    counters: &mut NetlinkCounters,
+    scope: &Scope,
+    links: Vec<Link>,
+    devices: ByFamily<Option<IfIndex>>,
+) -> Result<Host, ObserveError> {
+    let mut host = Host { links, ..Host::default() };
+    for family in Family::BOTH {
+        let device = *devices.get(family);
+        let network = *scope.networks.get(family);
+        if scope.devices.get(family).is_none() && network.is_none() {
+            continue;
+        }
+        let routes = main_table(channel, counters, family, Sieve { device, network })?;
+        host.defaults.extend(routes.defaults);
+        host.foreign.extend(routes.foreign);
+        if let Some(device) = device {
+            let tables = Tables {
+                routes: routes.ours,
+                neighbours: neighbours(channel, counters, device, family)?,
+                fdb: fdb(channel, counters, device)?,
+            };
+            *host.tables.get_mut(family) = Some(tables);
+        }
+    }
+    host.reach = match scope.reach {
+        Some(to) => reach(channel, to)?,
+        None => None,
+    };
+    Ok(host)
+}
+
+/// What of the main table matters.
+#[derive(Clone, Copy)]
+struct Sieve {
+    device: Option<IfIndex>,
+    network: Option<Subnet>,
+}
+
+/// The main table, sorted by what it is to us.
+#[derive(Default)]
+struct Routes {
+    ours: BTreeMap<RouteKey, Route>,
+    defaults: Vec<DefaultRoute>,
+    foreign: Vec<ForeignRoute>,
+}
+
+/// One dump gives all three, so that a route cannot be missed between two.
+fn main_table(
+    channel: &mut Channel,
+    counters: &mut NetlinkCounters,
+    family: Family,
+    sieve: Sieve,
+) -> Result<Routes, ObserveError> {
+    let request = Request { what: "routes", message: RouteNetlinkMessage::GetRoute(route::dump_main(family)) };
+    let seen = dump(channel, counters, &request, |frame| {
+        let seen = only(frame, libc::RTM_NEWROUTE, RouteSeen::parse)?.flatten();
+        Ok(seen.filter(|seen| seen.key.dst.family() == family && seen.is_ordinary() && sieve.keeps(seen)))
+    })?;
+    let mut routes = Routes::default();
+    for seen in seen {
+        if seen.key.dst.is_default() && seen.unicast {
+            routes.defaults.push(DefaultRoute { family, oif: seen.oif, metric: seen.key.metric });
+        }
+        if sieve.is_ours(&seen) {
+            // `ip route append` can put several under one key. The first is the one in use.
+            if seen.route.protocol != PROTOCOL_KERNEL {
+                routes.ours.entry(seen.key).or_insert(seen.route);
+            }
+        } else if sieve.is_inside(&seen) {
+            let RouteSeen { key: RouteKey { dst, metric }, oif, route, .. } = seen;
+            routes.foreign.push(ForeignRoute { dst, metric, oif, protocol: route.protocol });
+        }
+    }
+    Ok(routes)
+}
+
+impl Sieve {
+    fn keeps(self, seen: &RouteSeen) -> bool {
+        seen.key.dst.is_default() || self.is_ours(seen) || self.is_inside(seen)
+    }
+
+    fn is_ours(self, seen: &RouteSeen) -> bool {
+        self.device.is_some() && seen.oif == self.device
+    }
+
+    fn is_inside(self, seen: &RouteSeen) -> bool {
+        self.network.is_some_and(|network| network.contains_subnet(seen.key.dst))
+    }
+}
+
+fn neighbours(
+    channel: &mut Channel,
+    counters: &mut NetlinkCounters,
+    device: IfIndex,
+    family: Family,
+) -> Result<BTreeMap<IpAddr, Neighbour>, ObserveError> {
+    let message = RouteNetlinkMessage::GetNeighbour(neighbour::dump_neighbours(device, family));
+    let request = Request { what: "neighbours", message };
+    let rows =
+        dump(channel, counters, &request, |frame| match only(frame, libc::RTM_NEWNEIGH, NeighbourSeen::parse)? {
+            Some(seen) if seen.device == device => seen.permanent(family),
+            _ => Ok(None),
+        })?;
+    Ok(rows.into_iter().collect())
+}
+
+fn fdb(
+    channel: &mut Channel,
+    counters: &mut NetlinkCounters,
+    device: IfIndex,
+) -> Result<BTreeMap<FdbKey, Fdb>, ObserveError> {
+    let request = Request { what: "FDB", message: RouteNetlinkMessage::GetNeighbour(neighbour::dump_fdb(device)) };
+    let rows =
+        dump(channel, counters, &request, |frame| match only(frame, libc::RTM_NEWNEIGH, NeighbourSeen::parse)? {
+            Some(seen) if seen.device == device => seen.fdb(),
+            _ => Ok(None),
+        })?;
+    Ok(rows.into_iter().collect())
+}
+
+fn reach(channel: &mut Channel, to: IpAddr) -> Result<Option<(IfIndex, IpAddr)>, ObserveError> {
+    let request =
+        Request { what: "route to --iface-can-reach", message: RouteNetlinkMessage::GetRoute(route::lookup(to)) };
+    look_up(channel, &request, |frame| {
+        let seen = only(frame, libc::RTM_NEWROUTE, RouteSeen::parse)?.flatten();
+        Ok(seen.and_then(|seen| Some((seen.oif?, seen.source?))))
+    })
+}
+
+/// Decodes messages of one type and passes over the others.
+fn only<'a, T>(
+    frame: &Frame<'a>,
+    kind: u16,
+    parse: impl Fn(&'a [u8]) -> Result<T, Malformed>,
+) -> Result<Option<T>, Malformed> {
+    if frame.kind == kind { parse(frame.body).map(Some) } else { Ok(None) }
+}

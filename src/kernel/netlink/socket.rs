@@ -1,0 +1,148 @@
+//! A blocking netlink socket with the options that make its answers trustworthy.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, ReceiveTimeout};
+use nix::sys::socket::{MsgFlags, getsockopt, recv, setsockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+/// What one answer or notification takes of the receive buffer, whatever its length
+/// (`one_answer_takes_832_bytes_of_the_receive_buffer`).
+const ACCOUNTED: usize = 832;
+/// The kernel fills at most 32 KiB for each read of a dump; a single bigger message grows the buffer.
+const READ: usize = 64 * 1024;
+/// Requests are worked off while they are sent; a kernel that has not answered after this long never will.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A socket, its sequence numbers and its reading buffer.
+#[derive(Debug)]
+pub(super) struct Channel {
+    socket: Socket,
+    seq: u32,
+    buffer: Vec<u8>,
+    /// Bytes asked of the receive buffer.
+    asked: usize,
+}
+
+/// Why nothing was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Nothing came in time, or nothing is there.
+    Empty,
+    /// ENOBUFS: messages were thrown away because the receive buffer was full. Those before are still there.
+    Overrun,
+    /// A message was longer than the buffer, which has grown since; it is lost.
+    Truncated,
+    /// The socket failed.
+    Failed(Errno),
+}
+
+impl Channel {
+    /// Opens a socket for requests in the network namespace of the calling thread, with a receive buffer of
+    /// this many bytes if the kernel allows it.
+    pub(super) fn for_requests(asked: usize) -> io::Result<Self> {
+        let channel = Self::open(asked)?;
+        channel.socket.connect(&SocketAddr::new(0, 0))?;
+        // An error then carries its text, and not the whole request.
+        channel.socket.set_cap_ack(true)?;
+        channel.socket.set_ext_ack(true)?;
+        // Linux before 4.20 has no strict checking: it ignores the filters, and the rows are filtered here.
+        if channel.socket.set_netlink_get_strict_chk(true).is_err() {
+            tracing::debug!("this kernel has no strict netlink dumps; filtering in user space");
+        }
+        let patience = TimeVal::seconds(i64::try_from(PATIENCE.as_secs()).unwrap_or(i64::MAX));
+        setsockopt(&channel.socket, ReceiveTimeout, &patience)?;
+        Ok(channel)
+    }
+
+    /// Opens a socket that hears these multicast groups.
+    pub(super) fn for_notifications(asked: usize, groups: &[u32]) -> io::Result<Self> {
+        let channel = Self::open(asked)?;
+        for group in groups {
+            channel.socket.add_membership(*group)?;
+        }
+        channel.socket.set_non_blocking(true)?;
+        Ok(channel)
+    }
+
+    fn open(asked: usize) -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        // Forcing it takes CAP_NET_ADMIN in the first user namespace; without, net.core.rmem_max is the limit.
+        if setsockopt(&socket, RcvBufForce, &asked).is_err() {
+            setsockopt(&socket, RcvBuf, &asked)?;
+        }
+        Ok(Self { socket, seq: 0, buffer: vec![0; READ], asked })
+    }
+
+    /// Starts again with a new socket: the way out of a dump that was left in the middle.
+    pub(super) fn renew(&mut self) -> io::Result<()> {
+        let fresh = Self::for_requests(self.asked)?;
+        self.socket = fresh.socket;
+        Ok(())
+    }
+
+    /// How many answers the receive buffer holds.
+    pub(super) fn room(&self) -> usize {
+        let bytes = getsockopt(&self.socket, RcvBuf).unwrap_or(0);
+        (bytes / ACCOUNTED).max(1)
+    }
+
+    /// The next sequence number.
+    pub(super) fn next_seq(&mut self) -> u32 {
+        self.seq = self.seq.wrapping_add(1);
+        self.seq
+    }
+
+    /// Sends one datagram.
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        loop {
+            match self.socket.send(bytes, 0) {
+                Ok(sent) if sent == bytes.len() => return Ok(()),
+                Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Receives one datagram: waits for one, or only looks.
+    pub(super) fn receive(&mut self, wait: bool) -> Result<&[u8], Silence> {
+        let flags = if wait { MsgFlags::MSG_TRUNC } else { MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT };
+        let length = loop {
+            match recv(self.socket.as_raw_fd(), &mut self.buffer, flags) {
+                Ok(length) => break length,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Err(Silence::Empty),
+                Err(Errno::ENOBUFS) => return Err(Silence::Overrun),
+                Err(errno) => return Err(Silence::Failed(errno)),
+            }
+        };
+        if length > self.buffer.len() {
+            self.buffer.resize(length, 0);
+            return Err(Silence::Truncated);
+        }
+        self.buffer.get(..length).ok_or(Silence::Truncated)
+    }
+
+    /// The socket, to poll.
+    pub(super) const fn socket(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+impl std::fmt::Display for Silence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the kernel did not answer in time"),
+            Self::Overrun => f.write_str("the receive buffer overran"),
+            Self::Truncated => f.write_str("an answer was longer than the buffer"),
+            Self::Failed(errno) => write!(f, "the netlink socket failed: {}", errno.desc()),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Routes of the main table (`struct rtmsg`).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use nix::libc;
+
+use super::frame::{attributes, ip, u8_at, u16_at, u32_at, u32_value};
+use super::{Malformed, address_family};
+use crate::model::addr::{Family, IfIndex, Subnet};
+use crate::model::table::{Route, RouteKey};
+
+/// `struct rtmsg`.
+const HEADER: usize = 12;
+/// `struct rtnexthop`.
+const NEXT_HOP: usize = 8;
+/// RTNH_F_ONLINK.
+const ONLINK: u32 = 4;
+/// RTA_NH_ID, which libc does not have.
+const RTA_NH_ID: u16 = 30;
+
+/// A route as the kernel reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteSeen {
+    /// Its key.
+    pub key: RouteKey,
+    /// Its value, as a row.
+    pub route: Route,
+    /// The device; `None` without one, or if the hops of a multipath route differ in it.
+    pub oif: Option<IfIndex>,
+    /// The table's number.
+    pub table: u32,
+    /// Whether the kernel matches more than the destination (TOS, source prefix): another kind of key.
+    pub narrowed: bool,
+    /// RTM_F_CLONED: a cache entry (a redirect, a learned MTU), not a route.
+    pub cloned: bool,
+    /// RTN_UNICAST: leads somewhere.
+    pub unicast: bool,
+    /// RTA_PREFSRC: the source address that the route asks for, or that a lookup chose.
+    pub source: Option<IpAddr>,
+}
+
+impl RouteSeen {
+    /// Reads the body of RTM_NEWROUTE or RTM_DELROUTE. `None` for a family that is neither IPv4 nor IPv6.
+    pub fn parse(body: &[u8]) -> Result<Option<Self>, Malformed> {
+        let header = Header::parse(body).ok_or(Malformed("route"))?;
+        let Some(family) = header.family() else { return Ok(None) };
+        let mut found = Found { table: u32::from(header.table), ..Found::default() };
+        for attribute in attributes(body.get(HEADER..).unwrap_or(&[])) {
+            let (kind, value) = attribute?;
+            found.take(kind, value)?;
+        }
+        let dst = found.dst.unwrap_or(unspecified(family));
+        if Family::of(dst) != family {
+            return Err(Malformed("route"));
+        }
+        let dst = Subnet::new(dst, header.dst_len).ok_or(Malformed("route"))?;
+        let unicast = header.kind == libc::RTN_UNICAST;
+        let route = Route {
+            via: found.via,
+            onlink: header.flags & ONLINK != 0 || found.onlink_hops,
+            protocol: header.protocol,
+            plain: unicast && header.scope == libc::RT_SCOPE_UNIVERSE && !found.special && found.source.is_none(),
+        };
+        Ok(Some(Self {
+            key: RouteKey { dst, metric: found.metric },
+            route,
+            oif: found.oif,
+            table: found.table,
+            narrowed: header.tos != 0 || header.src_len != 0,
+            cloned: header.flags & libc::RTM_F_CLONED != 0,
+            unicast,
+            source: found.source,
+        }))
+    }
+
+    /// Whether it is a route of the main table that is known by destination and metric alone.
+    pub fn is_ordinary(&self) -> bool {
+        self.table == u32::from(libc::RT_TABLE_MAIN) && !self.narrowed && !self.cloned
+    }
+}
+
+struct Header {
+    family: u8,
+    dst_len: u8,
+    src_len: u8,
+    tos: u8,
+    table: u8,
+    protocol: u8,
+    scope: u8,
+    kind: u8,
+    flags: u32,
+}
+
+impl Header {
+    fn parse(body: &[u8]) -> Option<Self> {
+        let byte = |at| u8_at(body, at);
+        Some(Self {
+            family: byte(0)?,
+            dst_len: byte(1)?,
+            src_len: byte(2)?,
+            tos: byte(3)?,
+            table: byte(4)?,
+            protocol: byte(5)?,
+            scope: byte(6)?,
+            kind: byte(7)?,
+            flags: u32_at(body, 8)?,
+        })
+    }
+
+    fn family(&self) -> Option<Family> {
+        match libc::c_int::from(self.family) {
+            libc::AF_INET => Some(Family::V4),
+            libc::AF_INET6 => Some(Family::V6),
+            _ => None,
+        }
+    }
+}
+
+/// What the attributes of a route say.
+#[derive(Default)]
+struct Found {
+    dst: Option<IpAddr>,
+    via: Option<IpAddr>,
+    oif: Option<IfIndex>,
+    source: Option<IpAddr>,
+    metric: u32,
+    table: u32,
+    onlink_hops: bool,
+    special: bool,
+}
+
+impl Found {
+    fn take(&mut self, kind: u16, value: &[u8]) -> Result<(), Malformed> {
+        match kind {
+            libc::RTA_DST => self.dst = Some(ip(value)?),
+            libc::RTA_GATEWAY => self.via = Some(ip(value)?),
+            libc::RTA_OIF => self.oif = Some(IfIndex(u32_value(value)?)),
+            libc::RTA_PRIORITY => self.metric = u32_value(value)?,
+            libc::RTA_TABLE => self.table = u32_value(value)?,
+            libc::RTA_PREFSRC => self.source = Some(ip(value)?),
+            libc::RTA_MULTIPATH => self.hops(value)?,
+            libc::RTA_METRICS | libc::RTA_ENCAP | libc::RTA_ENCAP_TYPE | libc::RTA_VIA | libc::RTA_FLOW | RTA_NH_ID => {
+                self.special = true;
+            }
+            // 0 is `pref medium`, what every IPv6 route has unless a router says otherwise.
+            libc::RTA_PREF => self.special |= value != [0],
+            // IPv6 reports it always; only a lifetime (third number) makes the route other than plain.
+            libc::RTA_CACHEINFO => self.special |= u32_at(value, 8).is_some_and(|expires| expires != 0),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Several next hops: no gateway that could be named, and a device only if it is the same in all.
+    fn hops(&mut self, mut hops: &[u8]) -> Result<(), Malformed> {
+        self.special = true;
+        let mut devices = Vec::new();
+        while !hops.is_empty() {
+            let hop = || {
+                let length = usize::from(u16_at(hops, 0)?);
+                let flags = u8_at(hops, 2)?;
+                let device = u32_at(hops, 4)?;
+                (length >= NEXT_HOP).then_some((length, flags, device))
+            };
+            let (length, flags, device) = hop().ok_or(Malformed("next hops"))?;
+            self.onlink_hops |= u32::from(flags) & ONLINK != 0;
+            devices.push(device);
+            hops = hops.get(length.next_multiple_of(4)..).unwrap_or(&[]);
+        }
+        devices.dedup();
+        if let [device] = devices[..] {
+            self.oif = Some(IfIndex(device));
+        }
+        Ok(())
+    }
+}
+
+const fn unspecified(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
+
+/// The route to set: unicast, scope universe, main table, one next hop. The metric is named only if it is
+/// not 0, as flannel leaves it out and IPv6 then takes its default, 1024.
+pub(super) fn wanted(device: IfIndex, key: &RouteKey, to: &Route) -> RouteMessage {
+    let mut message = main_table(key, to);
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unicast;
+    if to.onlink {
+        message.header.flags = RouteFlags::Onlink;
+    }
+    through(&mut message, device, to);
+    message
+}
+
+/// The route to delete, as it was seen. The kernel compares what is named and takes the first that fits;
+/// IPv4 takes metric 0 for "any", so that only the protocol keeps a delete of flannel's route from taking
+/// ours (`ipv4_delete_of_metric_0_takes_any_metric_but_not_another_protocol`). A route that is not plain
+/// is named by key and protocol alone: IPv4 compares a device with the first hop only, and never finds a
+/// nexthop object by it.
+pub(super) fn seen(device: IfIndex, key: &RouteKey, seen: &Route) -> RouteMessage {
+    let mut message = main_table(key, seen);
+    message.header.scope = RouteScope::NoWhere;
+    if seen.plain {
+        through(&mut message, device, seen);
+    }
+    message
+}
+
+fn main_table(key: &RouteKey, route: &Route) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: address_family(key.dst.family()),
+        destination_prefix_length: key.dst.len(),
+        table: libc::RT_TABLE_MAIN,
+        protocol: RouteProtocol::from(route.protocol),
+        ..RouteHeader::default()
+    };
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::from(key.dst.base())));
+    if key.metric != 0 {
+        message.attributes.push(RouteAttribute::Priority(key.metric));
+    }
+    message
+}
+
+fn through(message: &mut RouteMessage, device: IfIndex, route: &Route) {
+    if let Some(via) = route.via {
+        message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(via)));
+    }
+    message.attributes.push(RouteAttribute::Oif(device.0));
+}
+
+/// A dump request for the main table. Nothing else is set: under strict checking every field of the
+/// header is a filter.
+pub(in super::super) fn dump_main(family: Family) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = address_family(family);
+    message.attributes.push(RouteAttribute::Table(u32::from(libc::RT_TABLE_MAIN)));
+    message
+}
+
+/// A request for the route that a packet to this address would take.
+pub(in super::super) fn lookup(to: IpAddr) -> RouteMessage {
+    let family = Family::of(to);
+    let mut message = RouteMessage::default();
+    message.header.address_family = address_family(family);
+    message.header.destination_prefix_length = family.bits();
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::from(to)));
+    message
+}
