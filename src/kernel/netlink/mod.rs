@@ -19,11 +19,11 @@ use std::io;
 use std::time::Duration;
 
 pub use interest::Interest;
-pub use monitor::{Heard, Waker};
+pub use monitor::Waker;
 
 use self::monitor::Monitor;
 use self::socket::Channel;
-use super::{Kernel, ObserveError};
+use super::{Heard, Kernel, Listen, ObserveError};
 use crate::model::host::{Host, Scope};
 use crate::model::op::{Ack, Op};
 
@@ -77,11 +77,6 @@ impl Netlink {
         Ok(Self { channel: Channel::for_requests(bytes)?, monitor, counters: NetlinkCounters::default() })
     }
 
-    /// Waits until something that matters changes, a [`Waker`] is used or the time is up.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> Heard {
-        self.monitor.wait(timeout, &mut self.counters)
-    }
-
     /// What ends a wait from another thread.
     pub fn waker(&self) -> Waker {
         self.monitor.waker()
@@ -106,5 +101,11 @@ impl Kernel for Netlink {
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Ack> {
         apply::apply(&mut self.channel, &mut self.counters, ops)
+    }
+}
+
+impl Listen for Netlink {
+    fn wait(&mut self, timeout: Duration) -> Heard {
+        self.monitor.wait(Some(timeout), &mut self.counters)
     }
 }

@@ -17,6 +17,7 @@ use super::NetlinkCounters;
 use super::interest::Interest;
 use super::socket::{Channel, Silence};
 use super::wire::frame::frames;
+use crate::kernel::Heard;
 
 /// Asked of the receive buffer: 20,000 notifications.
 const BUFFER: usize = 8 * 1024 * 1024;
@@ -33,18 +34,7 @@ const GROUPS: [u32; 6] = [
     libc::RTNLGRP_IPV6_ROUTE,
 ];
 
-/// How a wait ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// The time was up.
-    Nothing,
-    /// A [`Waker`] was used.
-    Woken,
-    /// Something that matters may have changed.
-    Changed,
-}
-
-/// Ends a [`super::Netlink::wait`] from another thread. A wake-up before the wait ends it too; several
+/// Ends a [`crate::kernel::Listen::wait`] from another thread. A wake-up before the wait ends it too; several
 /// before one wait count as one.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<EventFd>);
