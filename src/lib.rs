@@ -19,11 +19,17 @@ pub mod reconcile;
 #[cfg(feature = "agent")]
 pub mod agent;
 #[cfg(feature = "agent")]
+pub mod cli;
+#[cfg(feature = "agent")]
 pub mod cluster;
+#[cfg(feature = "agent")]
+pub mod command;
 #[cfg(feature = "agent")]
 pub mod config;
 #[cfg(feature = "agent")]
 pub mod lab;
+#[cfg(feature = "agent")]
+pub mod logging;
 #[cfg(feature = "agent")]
 pub mod node;
 #[cfg(feature = "agent")]

@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary: see `weft --help`, and [`weft::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    weft::cli::main()
+}

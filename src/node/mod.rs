@@ -1,1 +1,3 @@
-//! TODO(node)
+//! What a node needs around the tables.
+
+pub mod subnet_env;

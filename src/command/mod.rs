@@ -1,0 +1,3 @@
+//! The subcommands that are not a world of their own (`agent` is one, `lab` another).
+
+pub mod plan;

@@ -1,0 +1,253 @@
+//! The command line and the environment, as flannel's users write them, to what clap reads.
+//!
+//! Go's `flag` package takes `-iface` for `--iface`; flanneld reads `FLANNELD_IFACE` where `--iface` is
+//! not given; and a flannel DaemonSet has arguments that mean nothing to weft. All of that is turned
+//! into plain long options here, and said in notices where something has no effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::ArgAction;
+
+/// Arguments that clap can read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Normal {
+    /// Without the program's name.
+    pub args: Vec<String>,
+    /// What was accepted without effect: one sentence each.
+    pub notices: Vec<String>,
+}
+
+/// Rewrites the arguments (without the program's name) and adds those that the environment gives.
+///
+/// # Errors
+/// A sentence, if a flag of flannel's that has no effect is not even well-formed.
+pub fn normalise(args: &[String], env: &BTreeMap<String, String>, cli: &clap::Command) -> Result<Normal, String> {
+    let mut out = Normal::default();
+    let mut args = args.iter().peekable();
+    // flanneld has no subcommands: its arguments alone mean `run`.
+    if args.peek().is_some_and(|first| first.starts_with('-') && !for_clap(first)) {
+        out.args.push("run".to_owned());
+    }
+    let mut given = BTreeSet::new();
+    while let Some(arg) = args.next() {
+        let Some(flag) = long_flag(arg) else {
+            out.args.push(arg.clone());
+            if arg == "--" {
+                out.args.extend(args.by_ref().cloned());
+            }
+            continue;
+        };
+        let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
+        given.insert(name.to_owned());
+        if let Some(ignored) = IGNORED.iter().find(|ignored| ignored.name == name) {
+            let value = match (value, ignored.takes_value) {
+                (None, true) => Some(args.next().ok_or_else(|| format!("--{name} needs a value"))?.as_str()),
+                (value, _) => value,
+            };
+            out.notices.push(ignored.notice(&format!("--{name}"), value)?);
+        } else if value == Some("") || (value.is_none() && args.next_if(|next| next.is_empty()).is_some()) {
+            // `--public-ip=` is how manifests write "not set".
+        } else {
+            out.args.push(format!("--{flag}"));
+        }
+    }
+    let command = out.args.first().and_then(|name| cli.find_subcommand(name)).cloned();
+    if let Some(command) = command {
+        environment(&command, &given, env, &mut out)?;
+    }
+    Ok(out)
+}
+
+fn for_clap(arg: &str) -> bool {
+    matches!(arg, "-h" | "--help" | "-V" | "--version" | "-version")
+}
+
+/// The name (and value) of `--name` or of Go's `-name`, and of klog's `-v`.
+fn long_flag(arg: &str) -> Option<&str> {
+    let flag = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-'))?;
+    let is_name = flag.starts_with(|c: char| c.is_ascii_alphabetic()) && !for_clap(arg);
+    let short = !arg.starts_with("--") && flag.split('=').next().is_some_and(|name| name.len() == 1 && name != "v");
+    (is_name && !short).then_some(flag)
+}
+
+/// Adds an option for each variable that stands for one that was not given: `WEFT_` first, then the
+/// names that Kubernetes manifests use, then flannel's.
+fn environment(
+    command: &clap::Command,
+    given: &BTreeSet<String>,
+    env: &BTreeMap<String, String>,
+    out: &mut Normal,
+) -> Result<(), String> {
+    let variable = |prefix: &str, name: &str| {
+        let value = env.get(&format!("{prefix}{}", name.to_uppercase().replace('-', "_")))?;
+        (!value.is_empty()).then_some(value)
+    };
+    let run = command.get_name() == "run";
+    let with_value =
+        command.get_arguments().filter(|arg| matches!(arg.get_action(), ArgAction::Set | ArgAction::Append));
+    for name in with_value.filter_map(|arg| arg.get_long()).filter(|name| !given.contains(*name)) {
+        let value = variable("WEFT_", name)
+            .or_else(|| if name == "node-name" { variable("", name) } else { None })
+            .or_else(|| if run { variable("FLANNELD_", name) } else { None });
+        out.args.extend(value.map(|value| format!("--{name}={value}")));
+    }
+    for ignored in IGNORED.iter().filter(|ignored| run && !given.contains(ignored.name)) {
+        if let Some(value) = variable("FLANNELD_", ignored.name) {
+            let name = format!("FLANNELD_{}", ignored.name.to_uppercase().replace('-', "_"));
+            out.notices.push(ignored.notice(&name, Some(value))?);
+        }
+    }
+    Ok(())
+}
+
+/// A flag of flannel's that is accepted and does nothing.
+struct Ignored {
+    name: &'static str,
+    takes_value: bool,
+    why: &'static str,
+}
+
+impl Ignored {
+    /// What to tell the operator. A boolean must at least be one.
+    fn notice(&self, name: &str, value: Option<&str>) -> Result<String, String> {
+        // strconv.ParseBool
+        const GO_BOOLEANS: [&str; 12] =
+            ["1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False"];
+        match value {
+            Some(value) if !self.takes_value && !GO_BOOLEANS.contains(&value) => {
+                Err(format!("{name} is {value:?}; allowed is true or false"))
+            }
+            _ => Ok(format!("{name} has no effect: {}", self.why)),
+        }
+    }
+}
+
+const fn switch(name: &'static str, why: &'static str) -> Ignored {
+    Ignored { name, takes_value: false, why }
+}
+
+const fn option(name: &'static str, why: &'static str) -> Ignored {
+    Ignored { name, takes_value: true, why }
+}
+
+const ALWAYS: &str = "weft always reads nodes from the Kubernetes API";
+const MASQUERADE: &str =
+    "this version of weft does not masquerade; FLANNEL_IPMASQ=false in subnet.env makes the CNI bridge do it";
+const FILTER: &str = "this version of weft makes no packet filter rules";
+const ETCD: &str = "weft reads nodes from the Kubernetes API, not from etcd";
+const KLOG: &str = "use --log-level and --log-format";
+
+/// flanneld's other flags, of its releases up to v0.28.
+const IGNORED: &[Ignored] = &[
+    switch("kube-subnet-mgr", ALWAYS),
+    switch("ip-masq", MASQUERADE),
+    switch("ip-masq-fully-random-disable", MASQUERADE),
+    switch("ip-masq-random-fully", MASQUERADE),
+    option("iptables-resync", FILTER),
+    switch("iptables-forward-rules", FILTER),
+    switch("ip-blackhole-route", "this version of weft makes no blackhole route for its own pod CIDR"),
+    switch("set-node-network-unavailable", "this version of weft does not touch the NetworkUnavailable condition"),
+    option("subnet-lease-renew-margin", ETCD),
+    option("etcd-endpoints", ETCD),
+    option("etcd-prefix", ETCD),
+    option("etcd-keyfile", ETCD),
+    option("etcd-certfile", ETCD),
+    option("etcd-cafile", ETCD),
+    option("etcd-username", ETCD),
+    option("etcd-password", ETCD),
+    option("v", KLOG),
+    option("vmodule", KLOG),
+    option("log_backtrace_at", KLOG),
+    switch("logtostderr", KLOG),
+    switch("alsologtostderr", KLOG),
+    option("stderrthreshold", KLOG),
+    option("log_dir", KLOG),
+];
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::config::flags::Argv;
+
+    fn normal(args: &[&str], env: &[(&str, &str)]) -> Result<Normal, String> {
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        let env = env.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        normalise(&args, &env, &Argv::command())
+    }
+
+    fn args(given: &[&str], env: &[(&str, &str)]) -> Vec<String> {
+        normal(given, env).expect("arguments").args
+    }
+
+    #[test]
+    fn gos_single_dash_becomes_two() {
+        assert_eq!(
+            args(&["run", "-iface=eth0", "-public-ip", "192.0.2.1"], &[]),
+            ["run", "--iface=eth0", "--public-ip", "192.0.2.1"]
+        );
+        assert_eq!(args(&["plan", "--nodes", "-"], &[]), ["plan", "--nodes", "-"]);
+        assert_eq!(args(&["-h"], &[]), ["-h"]);
+    }
+
+    #[test]
+    fn the_arguments_of_flannels_daemonset_start_weft_with_notices() {
+        let normal =
+            normal(&["--ip-masq", "--kube-subnet-mgr", "--healthz-port=8081", "-v", "4"], &[]).expect("arguments");
+        assert_eq!(normal.args, ["run", "--healthz-port=8081"]);
+        assert_eq!(
+            normal.notices,
+            [
+                "--ip-masq has no effect: this version of weft does not masquerade; FLANNEL_IPMASQ=false in subnet.env \
+                 makes the CNI bridge do it",
+                "--kube-subnet-mgr has no effect: weft always reads nodes from the Kubernetes API",
+                "--v has no effect: use --log-level and --log-format",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_environment_and_weft_over_flannel() {
+        let env = [
+            ("WEFT_SUBNET_FILE", "/w"),
+            ("FLANNELD_SUBNET_FILE", "/f"),
+            ("FLANNELD_IFACE", "eth1"),
+            ("NODE_NAME", "n1"),
+            ("WEFT_HEALTHZ_PORT", ""),
+        ];
+        assert_eq!(args(&["run"], &env), ["run", "--node-name=n1", "--iface=eth1", "--subnet-file=/w"]);
+        let given = ["run", "--subnet-file=/c", "--iface", "eth0", "--node-name=n2"];
+        assert_eq!(args(&given, &env), given);
+        assert_eq!(args(&["lab"], &env), ["lab"]);
+    }
+
+    #[test]
+    fn an_empty_value_is_a_flag_that_was_not_given() {
+        assert_eq!(args(&["run", "--public-ip="], &[]), ["run"]);
+        assert_eq!(args(&["run", "--public-ip", "", "--iface=eth0"], &[]), ["run", "--iface=eth0"]);
+    }
+
+    #[test]
+    fn a_malformed_flag_without_effect_is_still_refused() {
+        assert_eq!(
+            normal(&["run", "--ip-masq=maybe"], &[]),
+            Err("--ip-masq is \"maybe\"; allowed is true or false".to_owned())
+        );
+        assert_eq!(normal(&["run", "--etcd-prefix"], &[]), Err("--etcd-prefix needs a value".to_owned()));
+        assert_eq!(
+            normal(&["run"], &[("FLANNELD_IP_MASQ", "maybe")]),
+            Err("FLANNELD_IP_MASQ is \"maybe\"; allowed is true or false".to_owned())
+        );
+    }
+
+    #[test]
+    fn no_flag_is_both_ignored_and_known() {
+        let cli = Argv::command();
+        for command in cli.get_subcommands() {
+            for name in command.get_arguments().filter_map(clap::Arg::get_long) {
+                assert!(IGNORED.iter().all(|ignored| ignored.name != name), "{name}");
+            }
+        }
+    }
+}

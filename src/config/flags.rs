@@ -1,0 +1,204 @@
+//! The command line, for clap. Names are flannel's where they mean the same.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use http::Uri;
+use regex_lite::Regex;
+
+use super::values;
+
+/// A node agent that keeps a flannel-compatible VXLAN overlay right.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, about, max_term_width = 110, after_help = AFTER_HELP)]
+pub struct Argv {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Every flag that takes a value can also be given in the environment: --net-config-path as
+WEFT_NET_CONFIG_PATH, and so on; the command line wins. `weft run` also understands flannel's
+spelling (-iface=eth0) and its FLANNELD_ variables, and accepts those of its flags that have no
+meaning here with a notice.";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent on this node
+    Run(RunArgs),
+    /// Print what the agent would change on this machine now, as iproute2 commands; exit 0 if nothing, 2 if something
+    Plan(PlanArgs),
+    /// Build three machines with agents, break them in every way, and show how they heal; needs no root and no cluster
+    Lab(LabArgs),
+    /// Remove the overlay from this node: devices, routes, neighbours, FDB entries and subnet.env
+    Cleanup(CleanupArgs),
+    /// Print the version
+    Version,
+}
+
+/// The overlay's configuration file.
+#[derive(Debug, Args)]
+pub struct NetConfigArgs {
+    /// flannel's network configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/kube-flannel/net-conf.json")]
+    pub net_config_path: PathBuf,
+}
+
+/// Who this node is and how it reaches the others.
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// This node's name in the API [env: NODE_NAME]
+    #[arg(long, value_name = "NAME", value_parser = values::node_name)]
+    pub node_name: Option<String>,
+
+    /// Prefix of the Node annotations
+    #[arg(long, value_name = "PREFIX", default_value = "flannel.alpha.coreos.com", value_parser = values::annotation_prefix)]
+    pub kube_annotation_prefix: String,
+
+    /// Underlay interface, by name or address; the first that fits is taken (repeatable)
+    #[arg(long, value_name = "NAME|IP", value_parser = values::interface)]
+    pub iface: Vec<String>,
+
+    /// Regular expression for the underlay's addresses, then names; tried after --iface (repeatable)
+    #[arg(long, value_name = "REGEX", value_parser = values::regex)]
+    pub iface_regex: Vec<Regex>,
+
+    /// Take the interface of the route to this address; tried last
+    #[arg(long, value_name = "IP", value_parser = values::address)]
+    pub iface_can_reach: Option<IpAddr>,
+
+    /// IPv4 address to advertise to peers
+    #[arg(long, value_name = "IP", value_parser = values::ipv4)]
+    pub public_ip: Option<IpAddr>,
+
+    /// IPv6 address to advertise to peers
+    #[arg(long, value_name = "IP", value_parser = values::ipv6)]
+    pub public_ipv6: Option<IpAddr>,
+}
+
+/// What to log.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct LogArgs {
+    /// Lines for people or for machines
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+
+    /// The least level that is logged
+    #[arg(long, value_enum, default_value_t = LogLevel::Info, value_name = "LEVEL")]
+    pub log_level: LogLevel,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Log levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Somebody must act.
+    Error,
+    /// Something is not as it should be; weft goes on.
+    Warn,
+    /// Every change to the kernel, and what weft is doing.
+    Info,
+    /// Every pass.
+    Debug,
+    /// Everything, also of the libraries.
+    Trace,
+}
+
+/// `weft run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The overlay.
+    #[command(flatten)]
+    pub net: NetConfigArgs,
+    /// This node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+
+    /// kubeconfig; without it and without --kube-api-url, the pod's service account is used
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig_file: Option<PathBuf>,
+
+    /// Address of the API server, instead of the kubeconfig's or the pod's
+    #[arg(long, value_name = "URL", value_parser = values::api_url)]
+    pub kube_api_url: Option<Uri>,
+
+    /// File that the flannel CNI plugin reads
+    #[arg(long, value_name = "FILE", default_value = "/run/flannel/subnet.env")]
+    pub subnet_file: PathBuf,
+
+    /// Address of the HTTP server for /healthz, /readyz, /metrics and /state
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
+    pub healthz_ip: IpAddr,
+
+    /// Port of the HTTP server; 0 turns it off
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub healthz_port: u16,
+
+    /// How often everything is verified although nothing was noticed (each time 10 % earlier or later)
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = values::period)]
+    pub resync_period: Duration,
+
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// `weft plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The nodes, as `kubectl get nodes -o json` prints them; - is standard input
+    #[arg(long, value_name = "FILE|-")]
+    pub nodes: PathBuf,
+    /// The overlay.
+    #[command(flatten)]
+    pub net: NetConfigArgs,
+    /// This node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// `weft cleanup`.
+#[derive(Debug, Args)]
+pub struct CleanupArgs {
+    /// The overlay.
+    #[command(flatten)]
+    pub net: NetConfigArgs,
+    /// File that the flannel CNI plugin reads
+    #[arg(long, value_name = "FILE", default_value = "/run/flannel/subnet.env")]
+    pub subnet_file: PathBuf,
+    /// Only print what would be removed; exit 2 if there is something
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `weft lab`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct LabArgs {
+    /// Machines to build
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=50))]
+    pub nodes: u8,
+    /// IPv4 and IPv6
+    #[arg(long)]
+    pub dual_stack: bool,
+    /// Keep it up afterwards, and print how to look inside
+    #[arg(long)]
+    pub hold: bool,
+    /// Print the results as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The least level that the agents log to standard error
+    #[arg(long, value_enum, default_value_t = LogLevel::Error, value_name = "LEVEL")]
+    pub log_level: LogLevel,
+}
