@@ -128,6 +128,7 @@ impl Pass<'_> {
             }
             Ok(local) => {
                 report.device = Some(local.device.clone());
+                report.subnet = Some(local.subnet);
                 report.public_ip = Some(local.public_ip);
                 match self.device(local, host, &mut report) {
                     Err(wrote) => wrote,

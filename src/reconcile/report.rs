@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::addr::{ByFamily, Family};
+use crate::model::addr::{ByFamily, Family, Subnet};
 use crate::model::device::DeviceSpec;
 use crate::model::node::NodeName;
 use crate::model::op::{Ack, Op};
@@ -58,6 +58,8 @@ pub enum Verdict {
 pub struct FamilyReport {
     /// The device as wanted; `None` while something it needs is missing.
     pub device: Option<DeviceSpec>,
+    /// Our own pod CIDR.
+    pub subnet: Option<Subnet>,
     /// Whether the device stands as wanted, with its address, up: able to receive.
     pub ready: bool,
     /// Why there is no device yet, for the operator.

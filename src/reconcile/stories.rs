@@ -203,3 +203,36 @@ fn a_foreign_route_that_wins_is_shown_and_left_alone() {
     let shadowed: Vec<&str> = family.shadows.iter().map(|shadow| &*shadow.peer).collect();
     assert_eq!((shadowed, report.verdict), (vec!["node-2", "node-3"], Verdict::Converged));
 }
+
+#[test]
+fn handed_over_to_flannel_no_pod_cidr_is_ever_without_a_route() {
+    let mut world = World::with_peers(5);
+    world.pass();
+    world.kernel.check(|net, _| {
+        for n in 1..=5 {
+            let dst = format!("10.244.{n}.0/24").parse().expect("a subnet");
+            assert!(net.routes().any(|(key, _)| key.dst == dst), "no route to {dst}");
+        }
+    });
+    let scope = world.settings.scope();
+    let tried = super::leave(&mut world.kernel, &scope, super::Leave::HandOver).expect("an observation");
+    assert_eq!(tried.len(), 10);
+    let protocols: Vec<_> = world.kernel.net.routes().map(|(key, it)| (key.metric, it.route.protocol)).collect();
+    assert_eq!(protocols.iter().filter(|form| **form == (0, PROTOCOL_BOOT)).count(), 5, "{protocols:?}");
+    assert!(protocols.iter().all(|(_, protocol)| *protocol != crate::model::table::PROTOCOL_WEFT));
+    // And back: adoption is make-before-break too.
+    assert_eq!(world.pass().verdict, Verdict::Converged);
+}
+
+#[test]
+fn a_dry_run_tells_what_a_pass_then_does() {
+    let mut world = World::with_peers(2);
+    world.pass();
+    world.remove("node-1");
+    let host = world.kernel.net.observe(&world.settings.scope());
+    let input = Input { settings: &world.settings, snapshot: &world.snapshot };
+    let foretold: Vec<String> =
+        super::preview(&host, &input).changes.iter().map(|change| change.op.to_string()).collect();
+    let done: Vec<String> = world.pass().changes.iter().map(|change| change.op.to_string()).collect();
+    assert_eq!((foretold.len(), foretold), (3, done));
+}

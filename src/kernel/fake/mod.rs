@@ -7,6 +7,7 @@
 //! state between two operations and not only about the last one. `tests/kernel` holds it to Linux.
 
 mod admin;
+mod copy;
 mod faults;
 mod links;
 mod net;

@@ -83,6 +83,11 @@ impl Net {
         index
     }
 
+    /// Takes note that a number was given out, so that it is not given again.
+    pub(super) fn number_in_use(&mut self, index: IfIndex) {
+        self.last_index = self.last_index.max(index.0);
+    }
+
     /// Every link, in the order in which they were made.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
         self.interfaces.iter().map(|interface| &interface.link)
