@@ -1,0 +1,217 @@
+//! A kernel to break: every test in a network namespace of its own, as root or as nobody in particular.
+//!
+//! A test binary of this kind has `harness = false` and calls [`main`] from its own `main`, before there
+//! is any other thread: only a process with one thread may make a user namespace. Each test then runs on
+//! a thread with a network namespace of its own, which goes with the thread, also after `kill -9`.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
+use std::process::{Command, ExitCode};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::libc;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
+use nix::sys::socket::{MsgFlags, recv, setsockopt};
+
+/// A test: its name, and what it does.
+pub(crate) type Test = (&'static str, fn());
+
+/// The names and functions of a module's tests.
+#[macro_export]
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        /// Every test of this module.
+        pub(crate) fn all() -> Vec<$crate::sandbox::Test> {
+            vec![$((concat!(module_path!(), "::", stringify!($name)), $name as fn())),*]
+        }
+    };
+}
+
+/// Runs the tests, or says loudly why it cannot; with `CI=true` that is a failure.
+pub(crate) fn main(tests: Vec<Test>) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let obstacle = if arguments.list { None } else { enter().err() };
+    if let Some(obstacle) = &obstacle {
+        eprintln!("\n*** SKIPPED: tests on a real kernel need {obstacle} ***\n");
+        if std::env::var("CI").is_ok_and(|ci| ci == "true") {
+            return ExitCode::FAILURE;
+        }
+    }
+    let trials = tests.into_iter().map(|(name, body)| {
+        let name = name.split_once("::").map_or(name, |(_, name)| name);
+        Trial::test(name, move || outcome(body)).with_ignored_flag(obstacle.is_some())
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Gets the right to make network namespaces. Call it while the process has one thread.
+///
+/// # Errors
+/// What is missing, as the end of a sentence.
+pub(crate) fn enter() -> Result<(), String> {
+    for tool in ["ip", "bridge"] {
+        Command::new(tool).arg("-V").output().map_err(|_| format!("iproute2's `{tool}`"))?;
+    }
+    if std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET)).join().expect("a thread").is_ok() {
+        return Ok(());
+    }
+    let (user, group) = (nix::unistd::getuid(), nix::unistd::getgid());
+    let write = |file: &str, text: String| {
+        std::fs::write(format!("/proc/self/{file}"), text).map_err(|error| format!("to write {file} ({error})"))
+    };
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)
+        .map_err(|errno| format!("user namespaces, which this host refuses ({errno})"))?;
+    write("setgroups", "deny".to_owned())?;
+    write("uid_map", format!("0 {user} 1"))?;
+    write("gid_map", format!("0 {group} 1"))
+}
+
+fn outcome(body: fn()) -> Result<(), Failed> {
+    isolated(body).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default().into()
+    })
+}
+
+/// Runs something on a thread with a network namespace of its own, loopback up.
+pub(crate) fn isolated<T: Send>(body: impl FnOnce() -> T + Send) -> std::thread::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+            sh("ip link set lo up");
+            body()
+        });
+        thread.join()
+    })
+}
+
+/// Runs a command line (no quoting: words are split at blanks) in the thread's namespace.
+pub(crate) fn try_sh(line: &str) -> Result<String, String> {
+    let mut words = line.split_whitespace();
+    let output = Command::new(words.next().expect("a command")).args(words).output().expect("to start a command");
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+/// Runs commands, one a line, and fails the test at the first that fails.
+pub(crate) fn sh(lines: &str) {
+    for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Err(error) = try_sh(line) {
+            panic!("`{line}`: {error}");
+        }
+    }
+}
+
+/// What `ip -j …` or `bridge -j …` prints.
+pub(crate) fn json(line: &str) -> Vec<serde_json::Value> {
+    let text = try_sh(line).unwrap_or_else(|error| panic!("`{line}`: {error}"));
+    if text.trim().is_empty() { Vec::new() } else { serde_json::from_str(&text).expect("JSON") }
+}
+
+/// The files of a batch for `ip -batch` or `bridge -batch`.
+pub(crate) fn batch(tool: &str, commands: &str) {
+    use std::io::Write as _;
+    let mut child = Command::new(tool)
+        .args(["-batch", "-"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("to start a command");
+    child.stdin.take().expect("a pipe").write_all(commands.as_bytes()).expect("to write the commands");
+    assert!(child.wait().expect("an end").success(), "{tool} -batch");
+}
+
+/// Makes an underlay interface (one end of a veth pair, both up) with these addresses.
+pub(crate) fn underlay(name: &str, addresses: &[&str]) {
+    sh(&format!(
+        "ip link add {name} type veth peer name {name}-far\n ip link set {name} up\n ip link set {name}-far up"
+    ));
+    for address in addresses {
+        let nodad = if address.contains(':') { "nodad" } else { "" };
+        sh(&format!("ip address add {address} dev {name} {nodad}"));
+    }
+}
+
+/// Waits until a condition holds; fails the test if it takes longer than ten seconds.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..2000 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("not within ten seconds: {what}");
+}
+
+/// Hears every change in the namespace, independently of the code under test: a socket of its own that
+/// subscribes when it is made and queues from then on.
+pub(crate) struct Listener {
+    socket: Socket,
+}
+
+/// How many notifications of each kind were heard: `new link`, `del route`, `new fdb` …
+pub(crate) type Heard = BTreeMap<&'static str, usize>;
+
+impl Listener {
+    /// Listens from now on.
+    pub(crate) fn start() -> Self {
+        let mut socket = Socket::new(NETLINK_ROUTE).expect("a socket");
+        let room = 64 << 20;
+        if setsockopt(&socket, RcvBufForce, &room).is_err() {
+            setsockopt(&socket, RcvBuf, &room).expect("a receive buffer");
+        }
+        socket.bind_auto().expect("an address");
+        for group in [
+            libc::RTNLGRP_LINK,
+            libc::RTNLGRP_NEIGH,
+            libc::RTNLGRP_IPV4_IFADDR,
+            libc::RTNLGRP_IPV6_IFADDR,
+            libc::RTNLGRP_IPV4_ROUTE,
+            libc::RTNLGRP_IPV6_ROUTE,
+        ] {
+            socket.add_membership(group).expect("a group");
+        }
+        Self { socket }
+    }
+
+    /// What was heard since the start or the last call.
+    pub(crate) fn heard(&self) -> Heard {
+        let mut heard = Heard::new();
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => {
+                    if let Some(kind) = kind(&buffer[..length]) {
+                        *heard.entry(kind).or_default() += 1;
+                    }
+                }
+                Err(nix::errno::Errno::EAGAIN) => return heard,
+                Err(nix::errno::Errno::ENOBUFS) => *heard.entry("overrun").or_default() += 1,
+                Err(errno) => panic!("listening: {errno}"),
+            }
+        }
+    }
+}
+
+fn kind(message: &[u8]) -> Option<&'static str> {
+    let number = u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?);
+    let bridge = libc::c_int::from(*message.get(16)?) == libc::AF_BRIDGE;
+    Some(match (number, bridge) {
+        (libc::RTM_NEWLINK, false) => "new link",
+        (libc::RTM_DELLINK, false) => "del link",
+        (libc::RTM_NEWADDR, _) => "new address",
+        (libc::RTM_DELADDR, _) => "del address",
+        (libc::RTM_NEWROUTE, _) => "new route",
+        (libc::RTM_DELROUTE, _) => "del route",
+        (libc::RTM_NEWNEIGH, false) => "new neighbour",
+        (libc::RTM_DELNEIGH, false) => "del neighbour",
+        (libc::RTM_NEWNEIGH, true) => "new fdb",
+        (libc::RTM_DELNEIGH, true) => "del fdb",
+        _ => "other",
+    })
+}
