@@ -37,7 +37,8 @@ fn dispatch(task: Task) -> ExitCode {
             }
             ExitCode::FAILURE
         }
-        Task::Lab(_) | Task::Cleanup(_) => ExitCode::FAILURE,
+        Task::Cleanup(config) => command::cleanup::run(&config),
+        Task::Lab(_) => ExitCode::FAILURE,
     }
 }
 

@@ -92,8 +92,10 @@ pub struct CleanupConfig {
     pub overlay: Overlay,
     /// `subnet.env`, which goes too.
     pub subnet_file: PathBuf,
-    /// Only say what would go.
-    pub dry_run: bool,
+    /// Do it, and do not only say what would be done.
+    pub yes: bool,
+    /// Give the routes flannel's form instead of removing anything.
+    pub hand_over: bool,
     /// Ignored flags and settings, one sentence each.
     pub notices: Vec<String>,
 }
@@ -179,7 +181,13 @@ fn plan(args: PlanArgs, notices: Vec<String>) -> Result<PlanConfig, ConfigError>
 fn cleanup(args: CleanupArgs, mut notices: Vec<String>) -> Result<CleanupConfig, ConfigError> {
     let conf = read_net_conf(&args.net.net_config_path)?;
     notices.extend(conf.notices);
-    Ok(CleanupConfig { overlay: conf.overlay, subnet_file: args.subnet_file, dry_run: args.dry_run, notices })
+    Ok(CleanupConfig {
+        overlay: conf.overlay,
+        subnet_file: args.subnet_file,
+        yes: args.yes,
+        hand_over: args.hand_over,
+        notices,
+    })
 }
 
 struct Node {

@@ -178,9 +178,12 @@ pub struct CleanupArgs {
     /// File that the flannel CNI plugin reads
     #[arg(long, value_name = "FILE", default_value = "/run/flannel/subnet.env")]
     pub subnet_file: PathBuf,
-    /// Only print what would be removed; exit 2 if there is something
+    /// Do it; without this, only print what would be done, and exit 2 if there is something
     #[arg(long)]
-    pub dry_run: bool,
+    pub yes: bool,
+    /// Do not remove anything: give the routes flannel's form, so that flanneld can take over
+    #[arg(long)]
+    pub hand_over: bool,
 }
 
 /// `weft lab`.

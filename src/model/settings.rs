@@ -34,6 +34,12 @@ impl Overlay {
         self.networks.iter().filter(|(_, network)| network.is_some()).map(|(family, _)| family)
     }
 
+    /// What a look at the kernel has to cover; `reach` is `--iface-can-reach`.
+    pub fn scope(&self, reach: Option<IpAddr>) -> Scope {
+        let device = |family| self.networks.get(family).map(|_| self.device(family));
+        Scope { devices: ByFamily::from_fn(device), networks: self.networks, reach }
+    }
+
     /// The device's name in a family.
     pub fn device(&self, family: Family) -> IfName {
         device_name(family, self.vni)
@@ -65,7 +71,6 @@ pub struct Settings {
 impl Settings {
     /// What a pass has to look at.
     pub fn scope(&self) -> Scope {
-        let device = |family| self.overlay.networks.get(family).map(|_| self.overlay.device(family));
-        Scope { devices: ByFamily::from_fn(device), networks: self.overlay.networks, reach: self.underlay.can_reach }
+        self.overlay.scope(self.underlay.can_reach)
     }
 }
