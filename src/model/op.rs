@@ -21,8 +21,10 @@ pub struct Dev {
 pub enum Op {
     /// To the device, its addresses or its sysctls.
     Link(LinkOp),
-    /// Put a row in. `replace` only where the key was seen to be held by a row of ours: otherwise
-    /// the kernel is asked to refuse (NLM_F_EXCL), so that a foreign route is never overwritten.
+    /// Put a row in. A route with `replace` only where the key was seen to be held by a route of ours:
+    /// otherwise the kernel is asked to refuse (`NLM_F_EXCL`), so that a foreign route is never
+    /// overwritten. Neighbours and FDB entries are always sent with `NLM_F_REPLACE`: on our device
+    /// they are all ours, and one that the kernel resolved or learned itself holds the key unseen.
     Set {
         /// On which device.
         dev: Dev,
@@ -144,8 +146,8 @@ impl fmt::Display for Op {
         match self {
             Self::Link(op) => op.fmt(f),
             Self::Set { dev, entry, replace } => {
-                let verb = if *replace { "replace" } else { "add" };
-                row(f, verb, &dev.name, entry)
+                let exclusive = matches!(entry, Entry::Route(..)) && !replace;
+                row(f, if exclusive { "add" } else { "replace" }, &dev.name, entry)
             }
             Self::Del { dev, entry } => row(f, "del", &dev.name, entry),
         }

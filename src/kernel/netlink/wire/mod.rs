@@ -32,7 +32,8 @@ pub fn encode(op: &Op, seq: u32) -> Option<Vec<u8>> {
     let (message, flags) = match op {
         Op::Link(op) => link::change(op)?,
         Op::Set { dev, entry, replace } => {
-            let flags = NLM_F_CREATE | if *replace { NLM_F_REPLACE } else { NLM_F_EXCL };
+            let exclusive = matches!(entry, Entry::Route(..)) && !replace;
+            let flags = NLM_F_CREATE | if exclusive { NLM_F_EXCL } else { NLM_F_REPLACE };
             let message = match entry {
                 Entry::Fdb(key, fdb) => RouteNetlinkMessage::NewNeighbour(neighbour::fdb(dev.index, key, fdb)),
                 Entry::Neighbour(ip, to) => RouteNetlinkMessage::NewNeighbour(neighbour::permanent(dev.index, *ip, to)),

@@ -1,0 +1,6 @@
+//! Tests of the core alone: no network, no API server, no clock. Builds without the `agent` feature.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod fake;
+mod layering;
