@@ -109,8 +109,8 @@ fn from_nothing_to_done_in_one_pass_and_then_nothing_more() {
             "ip link set flannel.1 addrgenmode none",
             "ip link set flannel.1 up",
             "ip addr add 10.244.0.0/32 dev flannel.1",
-            "bridge fdb add 0e:00:00:00:00:01 dev flannel.1 dst 192.168.0.101 self permanent",
-            "ip neigh add 10.244.1.0 lladdr 0e:00:00:00:00:01 dev flannel.1 nud permanent",
+            "bridge fdb replace 0e:00:00:00:00:01 dev flannel.1 dst 192.168.0.101 self permanent",
+            "ip neigh replace 10.244.1.0 lladdr 0e:00:00:00:00:01 dev flannel.1 nud permanent",
             "ip route add 10.244.1.0/24 via 10.244.1.0 dev flannel.1 proto 119 metric 1026 onlink",
         ]
     );
@@ -139,7 +139,7 @@ fn a_peers_new_mac_is_in_place_before_the_old_one_goes() {
     world.put(node);
     let told = told(&world.pass());
     let verbs: Vec<&str> = told.iter().map(|(op, _)| &op[..15]).collect();
-    assert_eq!(verbs, ["bridge fdb add ", "ip neigh replac", "bridge fdb del "]);
+    assert_eq!(verbs, ["bridge fdb repl", "ip neigh replac", "bridge fdb del "]);
     assert!(told.iter().all(|(_, cause)| *cause == Cause::NodeChanged), "{told:?}");
 }
 
