@@ -1,0 +1,78 @@
+//! Keeps `subnet.env` as it should be: the flannel CNI plugin reads it at every pod's start.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::model::addr::ByFamily;
+use crate::model::settings::Overlay;
+use crate::node::subnet_env::{SubnetEnv, ensure};
+use crate::reconcile::Report;
+
+/// How often the file is looked at: somebody may delete it.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// What was written.
+#[derive(Debug, Default)]
+pub struct SubnetFileCounters {
+    /// Times that the file was written.
+    pub written: AtomicU64,
+    /// Times that it could not be.
+    pub failed: AtomicU64,
+}
+
+/// The keeper.
+pub struct SubnetFile {
+    /// Where.
+    pub path: PathBuf,
+    /// The families that must be in it.
+    pub overlay: Overlay,
+    /// The devices, as the reconciler sees them.
+    pub reports: watch::Receiver<Option<Arc<Report>>>,
+    /// For metrics.
+    pub counters: Arc<SubnetFileCounters>,
+}
+
+impl SubnetFile {
+    /// Runs until the reconciler is gone.
+    pub async fn run(mut self) {
+        let mut failing = false;
+        loop {
+            let content = self.reports.borrow_and_update().as_deref().and_then(|report| self.content(report));
+            if let Some(content) = content {
+                match ensure(&self.path, &content) {
+                    Ok(false) => failing = false,
+                    Ok(true) => {
+                        failing = false;
+                        self.counters.written.fetch_add(1, Ordering::Relaxed);
+                        info!("wrote {}: {}", self.path.display(), content.trim_end().replace('\n', " "));
+                    }
+                    Err(error) => {
+                        self.counters.failed.fetch_add(1, Ordering::Relaxed);
+                        if !failing {
+                            warn!(
+                                "cannot write {}: {error}; pods cannot start without it, weft tries again every second",
+                                self.path.display()
+                            );
+                        }
+                        failing = true;
+                    }
+                }
+            }
+            if let Ok(Err(_)) = tokio::time::timeout(PERIOD, self.reports.changed()).await {
+                return;
+            }
+        }
+    }
+
+    fn content(&self, report: &Report) -> Option<String> {
+        let of = |family| report.families.get(family).as_ref().filter(|family| family.ready);
+        let subnets = ByFamily::from_fn(|family| of(family)?.subnet);
+        let mtus = ByFamily::from_fn(|family| Some(of(family)?.device.as_ref()?.mtu));
+        SubnetEnv::of_node(&self.overlay, subnets, mtus).map(|env| env.to_string())
+    }
+}
