@@ -1,1 +1,26 @@
-//! TODO(cluster)
+//! Ears, and one mouth, towards the Kubernetes API.
+//!
+//! ```text
+//! client ──► api ──► wire, event (bytes → slim Node) ──► node (→ NodeRecord, OwnNode) ──► peers ──► Snapshot
+//!             ▲                                                                     ▲
+//!          announce (our annotations)                         watch (the list-watch loop) drives it
+//! ```
+//!
+//! A Node object dies in [`node`]: beyond it there are only the types of [`crate::model::node`].
+//! [`annotations`], [`node`], [`peers`], [`backoff`] and the deciding half of [`announce`] are pure.
+
+pub mod annotations;
+pub mod announce;
+mod api;
+mod backoff;
+pub mod client;
+pub mod counters;
+pub mod event;
+mod json;
+pub mod node;
+pub mod peers;
+pub mod problem;
+mod rounds;
+pub mod timing;
+pub mod watch;
+pub mod wire;

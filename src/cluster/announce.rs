@@ -1,0 +1,114 @@
+//! What we tell the cluster of ourselves: exactly flannel's annotations on our own Node.
+//!
+//! Deciding is pure and repeated on every change of our Node, so that an edit by somebody else is put
+//! right; sending is one request, whose repetition is the caller's.
+//!
+//! One subtlety. A running flanneld with both families enabled takes an update of a Node as no change if
+//! the three annotations of *either* family are textually as before. If only our IPv4 address changes, it
+//! keeps sending to the old one until it restarts. So when one family changes, the other's
+//! `backend-data` is written in its other [`Spelling`]: the same JSON, another text.
+
+use serde_json::{Map, Value, json};
+
+use crate::model::addr::{ByFamily, Family, Mac, Vni};
+use crate::model::node::OwnNode;
+
+use super::annotations::{self as keys, Keys, Spelling};
+use super::api::NodesApi;
+use super::problem::Problem;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use kube::Client;
+
+/// Our VTEP in one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vtep {
+    /// Its VNI.
+    pub vni: Vni,
+    /// The MAC of the device, as it is.
+    pub mac: Mac,
+    /// The address to be reached at, unless the Node has a `public-ip-overwrite`.
+    pub public_ip: IpAddr,
+}
+
+/// Annotations to be written, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    annotations: Map<String, Value>,
+}
+
+impl Patch {
+    /// The body of the PATCH.
+    pub fn body(&self) -> Vec<u8> {
+        json!({ "metadata": { "annotations": self.annotations } }).to_string().into_bytes()
+    }
+
+    /// Keys and values, for the log.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.annotations.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+    }
+}
+
+/// What is to be written so that our Node says what it should; `None` if it does.
+///
+/// Families without a VTEP are left as they are: flannel never takes an annotation away either.
+pub fn decide(keys: &Keys, vteps: &ByFamily<Option<Vtep>>, own: &OwnNode) -> Option<Patch> {
+    let differs = |family: Family| vteps.get(family).is_some_and(|vtep| !says(own, family, &vtep));
+    let common = [(keys::KUBE_SUBNET_MANAGER, "true"), (keys::BACKEND_TYPE, keys::VXLAN)];
+    let changed = ByFamily::from_fn(differs);
+    let mut annotations = Map::new();
+    if vteps.v4.is_none() && vteps.v6.is_none() {
+        return None;
+    }
+    for (key, value) in common {
+        if own.annotations.get(key).map(|text| &**text) != Some(value) {
+            annotations.insert(keys.full(key), value.into());
+        }
+    }
+    for family in Family::BOTH {
+        let Some(vtep) = vteps.get(family) else { continue };
+        let other = match family {
+            Family::V4 => changed.v6,
+            Family::V6 => changed.v4,
+        };
+        if *changed.get(family) {
+            let data = keys::format_backend_data(vtep.vni, vtep.mac, Spelling::Compact);
+            annotations.insert(keys.full(keys::backend_data(family)), data.into());
+            annotations.insert(keys.full(keys::public_ip(family)), advertised(own, family, vtep).into());
+        } else if other {
+            let spelling = spelling(own, family, vtep).map_or(Spelling::Compact, Spelling::other);
+            let data = keys::format_backend_data(vtep.vni, vtep.mac, spelling);
+            annotations.insert(keys.full(keys::backend_data(family)), data.into());
+        }
+    }
+    (!annotations.is_empty()).then_some(Patch { annotations })
+}
+
+/// Sends a patch. The caller decides anew and tries again if it fails.
+pub async fn send(client: &Client, node: &str, patch: &Patch, patience: Duration) -> Result<(), Problem> {
+    NodesApi::new(client.clone(), patience).patch_status(node, patch.body()).await
+}
+
+/// Whether the Node says this of our VTEP, in either spelling.
+fn says(own: &OwnNode, family: Family, vtep: &Vtep) -> bool {
+    let address = own.annotations.get(keys::public_ip(family)).map(|text| &**text);
+    spelling(own, family, vtep).is_some() && address == Some(&advertised(own, family, vtep))
+}
+
+/// How the Node spells our VTEP; `None` if it says something else.
+fn spelling(own: &OwnNode, family: Family, vtep: &Vtep) -> Option<Spelling> {
+    let text = own.annotations.get(keys::backend_data(family))?;
+    let matches = |spelling: &Spelling| **text == *keys::format_backend_data(vtep.vni, vtep.mac, *spelling);
+    [Spelling::Compact, Spelling::Spaced].into_iter().find(matches)
+}
+
+/// The text of `public-ip`: an overwrite is copied as it stands, as flannel does.
+fn advertised(own: &OwnNode, family: Family, vtep: &Vtep) -> String {
+    let overwrite = own.annotations.get(keys::public_ip_overwrite(family));
+    match (own.overwrite.get(family), overwrite) {
+        (Some(_), Some(text)) => text.to_string(),
+        _ => vtep.public_ip.to_string(),
+    }
+}

@@ -1,0 +1,209 @@
+//! One round of the [`Watcher`]: the requests, and what is taken from their answers.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tracing::debug;
+
+use super::api::{Lines, Start};
+use super::counters::Count;
+use super::event::Event;
+use super::peers::Seen;
+use super::problem::{Class, Problem};
+use super::watch::{End, Streams, Watcher};
+use super::wire::Page;
+
+/// A burst of changes is one snapshot, unless it is longer than this.
+const BURST: u32 = 256;
+
+/// What an event was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Node,
+    Bookmark,
+}
+
+impl Watcher {
+    /// One connection, or a list in pages and the watch that follows it.
+    pub(super) async fn round(&mut self) -> End {
+        // A list that was asked for before this moment is met by one that begins now.
+        if self.relist.notified().now_or_never().is_some() {
+            self.resume = None;
+        }
+        if let Some(version) = self.resume.clone() {
+            return self.watch(&version).await;
+        }
+        self.listed = Some((self.clock)());
+        if self.streams == Streams::Yes {
+            return self.stream_list().await;
+        }
+        let listed = self.paged_list().await;
+        if self.streams == Streams::Doubted {
+            self.streams = if listed.is_ok() { Streams::No } else { Streams::Yes };
+        }
+        match listed {
+            Ok(version) => self.watch(&version).await,
+            Err(problem) => problem.into(),
+        }
+    }
+
+    // === Lists ===
+
+    /// Page after page of a consistent LIST. Returns where a watch goes on.
+    async fn paged_list(&mut self) -> Result<String, Problem> {
+        self.peers.begin();
+        let mut next: Option<String> = None;
+        loop {
+            self.counters.count(Count::Page);
+            let body = self.api.page(self.timing.page, next.as_deref()).await?;
+            self.counters.heard((self.clock)());
+            let page = Page::read(&self.keys, &body).map_err(Problem::Garbage)?;
+            for node in &page.items.nodes {
+                self.peers.apply(self.view.see(node));
+            }
+            let meta = page.meta;
+            if meta.next.is_empty() {
+                self.whole_list(&meta.resource_version);
+                return Ok(meta.resource_version);
+            }
+            if next.as_ref() == Some(&meta.next) {
+                return Err(Problem::Garbage("the same page of a list over and over".to_owned()));
+            }
+            next = Some(meta.next);
+        }
+    }
+
+    /// A watch that begins with everything there is.
+    async fn stream_list(&mut self) -> End {
+        self.counters.count(Count::Watch);
+        let seconds = self.watch_time();
+        let mut lines = match self.api.watch(Start::Everything, seconds).await {
+            Ok(lines) => lines,
+            // 422 is the answer of a server that knows streaming lists and has them off; older ones and
+            // proxies have their own.
+            Err(problem) if matches!(problem.class(), Class::Refused | Class::Forbidden) => {
+                return End::NoStream(problem);
+            }
+            Err(problem) => return problem.into(),
+        };
+        self.peers.begin();
+        let total = self.timing.initial_total;
+        match tokio::time::timeout(total, self.initial_events(&mut lines)).await {
+            Ok(Ok(())) => self.follow(lines, seconds).await,
+            Ok(Err(problem)) => End::NoStream(problem),
+            // A server that does not know `sendInitialEvents` sends events for ever, and no end.
+            Err(_) => End::NoStream(Problem::Timeout { what: "end a streaming list", after: total }),
+        }
+    }
+
+    /// Takes the events of a streaming list up to the bookmark that ends them.
+    async fn initial_events(&mut self, lines: &mut Lines) -> Result<(), Problem> {
+        while self.peers.listing() {
+            let Some(line) = lines.next(self.timing.initial_silence).await? else {
+                return Err(Problem::Cut("the watch ended before the list was whole".to_owned()));
+            };
+            self.take(&line)?;
+        }
+        Ok(())
+    }
+
+    /// The list that was coming in is whole.
+    fn whole_list(&mut self, version: &str) {
+        let before = self.peers.snapshot().nodes.len();
+        self.peers.swap();
+        self.resume = Some(version.to_owned());
+        self.counters.listed((self.clock)());
+        let now = self.peers.snapshot();
+        debug!(nodes = now.nodes.len(), before, lists = now.lists, "the list of nodes is whole");
+        self.unpublished += 1;
+        self.publish();
+        self.recovered();
+    }
+
+    // === Watches ===
+
+    async fn watch(&mut self, version: &str) -> End {
+        self.counters.count(Count::Watch);
+        let seconds = self.watch_time();
+        match self.api.watch(Start::After(version), seconds).await {
+            Ok(lines) => self.follow(lines, seconds).await,
+            Err(problem) => problem.into(),
+        }
+    }
+
+    /// Takes events for as long as they come.
+    async fn follow(&mut self, mut lines: Lines, seconds: Duration) -> End {
+        let relist = self.relist.clone();
+        let mut patience = seconds + self.timing.watch_grace;
+        let mut heard = false;
+        loop {
+            let line = tokio::select! {
+                biased;
+                () = relist.notified() => return End::Asked,
+                line = lines.next(patience) => line,
+            };
+            let line = match line {
+                Ok(Some(line)) => line,
+                Ok(None) => return End::Closed { heard },
+                Err(problem) => return problem.into(),
+            };
+            match self.take(&line) {
+                Ok(Taken::Bookmark) => patience = patience.min(self.timing.bookmark_silence),
+                Ok(Taken::Node) => {}
+                Err(problem) => return problem.into(),
+            }
+            if !heard {
+                heard = true;
+                self.recovered();
+            }
+            if self.unpublished >= BURST || (self.unpublished > 0 && !lines.ready()) {
+                self.publish();
+            }
+        }
+    }
+
+    /// Takes one event, into the list that is coming in or into what is known.
+    fn take(&mut self, line: &[u8]) -> Result<Taken, Problem> {
+        let event = Event::read(&self.keys, line).map_err(Problem::Garbage)?;
+        self.counters.heard((self.clock)());
+        let listing = self.peers.listing();
+        let (changed, version) = match event {
+            Event::Failed(status) => return Err(Problem::refused(500, None, &status)),
+            Event::Bookmark { resource_version, initial_events_end } => {
+                self.counters.count(Count::Bookmark);
+                if initial_events_end && listing {
+                    self.whole_list(&resource_version);
+                } else {
+                    self.advance(resource_version);
+                }
+                return Ok(Taken::Bookmark);
+            }
+            Event::Applied(node) => match self.view.see(&node) {
+                Seen::Nameless if !listing => return Err(nameless()),
+                seen => (self.peers.apply(seen), node.meta.resource_version),
+            },
+            Event::Deleted(node) if node.meta.name.is_empty() => return Err(nameless()),
+            Event::Deleted(node) => (self.peers.delete(&node.meta.name), node.meta.resource_version),
+        };
+        self.counters.count(Count::Event);
+        self.unpublished += u32::from(changed);
+        self.advance(version);
+        Ok(Taken::Node)
+    }
+
+    /// A watch may go on from here. Not from the middle of a list.
+    fn advance(&mut self, version: String) {
+        if !version.is_empty() && !self.peers.listing() {
+            self.resume = Some(version);
+        }
+    }
+
+    /// A quarter of the time is left to chance, so that the agents of a cluster do not come in step.
+    fn watch_time(&mut self) -> Duration {
+        self.timing.watch + self.timing.watch.mul_f64(self.dice.roll() / 4.0)
+    }
+}
+
+fn nameless() -> Problem {
+    Problem::Garbage("an event about a Node without a name".to_owned())
+}
