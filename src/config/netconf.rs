@@ -3,6 +3,8 @@
 //! The rules are those of flannel's `pkg/subnet/config.go` and `pkg/backend/vxlan`, in Kubernetes
 //! mode; where flannel takes what it is given and breaks later, weft says what is allowed at once.
 
+use std::ops::RangeInclusive;
+
 use serde_json::Value;
 
 use super::json::{Fields, Json};
@@ -224,7 +226,7 @@ fn outer_mtu(
 fn number(
     fields: &mut Fields,
     key: &'static str,
-    range: std::ops::RangeInclusive<u32>,
+    range: RangeInclusive<u32>,
     remark: &str,
     notices: &mut Vec<String>,
 ) -> Result<Option<u32>, NetConfError> {
@@ -233,13 +235,9 @@ fn number(
         Json::Plain(value) => value.as_u64().and_then(|number| u32::try_from(number).ok()),
         Json::Object(_) => None,
     };
-    match number.filter(|number| range.contains(number)) {
-        Some(number) => Ok(Some(number)),
-        None => {
-            let allowed = format!("a whole number from {} to {}{remark}", range.start(), range.end());
-            Err(wrong(fields.name(key), &value, &allowed))
-        }
-    }
+    let allowed = || format!("a whole number from {} to {}{remark}", range.start(), range.end());
+    let in_range = number.filter(|number| range.contains(number));
+    in_range.map(Some).ok_or_else(|| wrong(fields.name(key), &value, &allowed()))
 }
 
 fn boolean(fields: &mut Fields, key: &'static str, notices: &mut Vec<String>) -> Result<Option<bool>, NetConfError> {

@@ -107,6 +107,9 @@ pub enum Unusable {
 }
 
 impl Unusable {
+    /// Every label, for metrics that start at zero.
+    pub const LABELS: [&'static str; 4] = ["pod_cidr", "missing_annotation", "bad_annotation", "vni_mismatch"];
+
     /// A metric label: one of a handful.
     pub const fn label(&self) -> &'static str {
         match self {

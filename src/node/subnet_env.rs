@@ -90,9 +90,9 @@ pub enum NotSubnetEnv {
 pub fn parse(text: &str) -> Result<SubnetEnv, NotSubnetEnv> {
     let value = |key: &'static str| {
         text.lines()
+            .rev()
             .filter_map(|line| line.split_once('='))
-            .filter(|(name, _)| *name == key)
-            .last()
+            .find(|(name, _)| *name == key)
             .map(|(_, value)| value)
     };
     if let Some(at) = text.lines().position(|line| !line.is_empty() && !line.starts_with('#') && !line.contains('=')) {
@@ -189,19 +189,18 @@ mod tests {
         FLANNEL_IPV6_NETWORK=fd00:10:244::/56\nFLANNEL_IPV6_SUBNET=fd00:10:244:1::1/64\nFLANNEL_MTU=1430\nFLANNEL_IPMASQ=false\n";
     const V6: &str = "FLANNEL_IPV6_NETWORK=fd00:10:244::/56\nFLANNEL_IPV6_SUBNET=fd00:10:244:1::1/64\nFLANNEL_MTU=1430\nFLANNEL_IPMASQ=false\n";
 
-    fn subnet(text: &str) -> Option<Subnet> {
-        Some(text.parse().expect("a subnet"))
+    fn subnet(text: &str) -> Subnet {
+        text.parse().expect("a subnet")
     }
 
     fn overlay(v4: bool, v6: bool) -> Overlay {
-        let networks =
-            ByFamily { v4: subnet("10.244.0.0/16").filter(|_| v4), v6: subnet("fd00:10:244::/56").filter(|_| v6) };
+        let networks = ByFamily { v4: v4.then(|| subnet("10.244.0.0/16")), v6: v6.then(|| subnet("fd00:10:244::/56")) };
         let vni = Vni::new(1).expect("a VNI");
         Overlay { networks, vni, port: DEFAULT_PORT, mtu: None, gbp: false, learning: false }
     }
 
     fn env(v4: bool, v6: bool) -> Option<SubnetEnv> {
-        let pods = ByFamily { v4: subnet("10.244.1.0/24"), v6: subnet("fd00:10:244:1::/64") };
+        let pods = ByFamily { v4: Some(subnet("10.244.1.0/24")), v6: Some(subnet("fd00:10:244:1::/64")) };
         SubnetEnv::of_node(&overlay(v4, v6), pods, ByFamily { v4: Some(1450), v6: Some(1430) })
     }
 
@@ -215,9 +214,9 @@ mod tests {
     #[test]
     fn it_waits_for_every_enabled_family() {
         let overlay = overlay(true, true);
-        let v4_only = ByFamily { v4: subnet("10.244.1.0/24"), v6: None };
+        let v4_only = ByFamily { v4: Some(subnet("10.244.1.0/24")), v6: None };
         assert_eq!(SubnetEnv::of_node(&overlay, v4_only, ByFamily { v4: Some(1450), v6: Some(1430) }), None);
-        let both = ByFamily { v4: subnet("10.244.1.0/24"), v6: subnet("fd00:0:0:1::/64") };
+        let both = ByFamily { v4: Some(subnet("10.244.1.0/24")), v6: Some(subnet("fd00:0:0:1::/64")) };
         assert_eq!(SubnetEnv::of_node(&overlay, both, ByFamily { v4: Some(1450), v6: None }), None);
     }
 

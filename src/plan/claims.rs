@@ -97,6 +97,19 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// Every label, for metrics that start at zero.
+    pub const LABELS: [&'static str; 9] = [
+        "outside_network",
+        "overlaps_own",
+        "overlaps_underlay",
+        "our_address",
+        "our_mac",
+        "duplicate_pod_cidr",
+        "duplicate_mac",
+        "duplicate_public_ip",
+        "public_ip_in_pod_cidr",
+    ];
+
     /// A metric label.
     pub const fn label(&self) -> &'static str {
         match self {

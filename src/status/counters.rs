@@ -1,0 +1,67 @@
+//! What other parts count, as plain numbers: this module knows none of them.
+
+use std::time::Duration;
+
+/// Traffic with the API server since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Api {
+    /// Node lists that came in whole.
+    pub lists: u64,
+    /// Requests for a page of a list.
+    pub pages: u64,
+    /// Requests for a watch.
+    pub watches: u64,
+    /// Nodes added, changed and deleted, as the server reported them.
+    pub events: u64,
+    /// Bookmarks.
+    pub bookmarks: u64,
+    /// Problems by kind; every kind is there from the start.
+    pub errors: Vec<(&'static str, u64)>,
+    /// When anything was last heard, since the agent started.
+    pub last_heard: Option<Duration>,
+    /// Since when nothing has worked; `None` while all is well.
+    pub failing_since: Option<Duration>,
+}
+
+/// Traffic with the kernel since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Netlink {
+    /// Batches of changes sent.
+    pub batches: u64,
+    /// Changes sent.
+    pub messages: u64,
+    /// Changes whose answer was lost.
+    pub answers_lost: u64,
+    /// Dumps repeated because the table changed meanwhile.
+    pub dumps_repeated: u64,
+    /// Dumps given up.
+    pub dumps_failed: u64,
+    /// Times that notifications were lost because they came faster than they were read.
+    pub overruns: u64,
+    /// Failures to wait for or read notifications.
+    pub socket_errors: u64,
+}
+
+/// Our annotations and `subnet.env` since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Announcements {
+    /// Patches that the API server accepted.
+    pub sent: u64,
+    /// Patches that failed.
+    pub failed: u64,
+    /// Times that `subnet.env` was written.
+    pub subnet_env_written: u64,
+    /// Times that it could not be written.
+    pub subnet_env_failed: u64,
+}
+
+/// A loop of the agent's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Which: `reconciler`, `watch` and so on.
+    pub name: &'static str,
+    /// How long ago it last went round.
+    pub age: Duration,
+    /// How long that may be before something is wrong with it.
+    pub limit: Duration,
+}

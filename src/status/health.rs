@@ -1,0 +1,59 @@
+//! `/healthz`: do the loops go round? `/readyz`: is the overlay in place?
+
+use super::View;
+use super::totals::is_complete;
+use crate::reconcile::report::{FamilyReport, Verdict};
+
+/// Whether every loop goes round. A failed check means that a restart may help.
+///
+/// # Errors
+/// A sentence for each loop that has stopped.
+pub fn live(view: &View) -> Result<(), Vec<String>> {
+    let stopped = view.beats.iter().filter(|beat| beat.age > beat.limit);
+    let sentences: Vec<String> = stopped
+        .map(|beat| {
+            let (name, age, limit) = (beat.name, beat.age.as_secs(), beat.limit.as_secs());
+            format!("the {name} loop last went round {age} s ago; more than {limit} s means that it hangs")
+        })
+        .collect();
+    if sentences.is_empty() { Ok(()) } else { Err(sentences) }
+}
+
+/// Whether this node takes part: the device can receive, and everything that the kernel took is in.
+/// Single peers with a problem of their own do not count against it.
+///
+/// # Errors
+/// What is missing, in sentences.
+pub fn ready(view: &View) -> Result<(), Vec<String>> {
+    let mut missing = match &view.report {
+        None => vec!["no pass has been made yet".to_owned()],
+        Some(report) => match &report.verdict {
+            Verdict::Waiting(why) | Verdict::Blind(why) => vec![why.clone()],
+            Verdict::Converged | Verdict::Incomplete => {
+                let families = report.families.iter();
+                families.filter_map(|(family, of)| of.as_ref().and_then(|of| unready(family.label(), of))).collect()
+            }
+        },
+    };
+    // The tables are compared once; later a pass under way (a hundred nodes joining) is no reason to
+    // take the node out.
+    let complete = view.totals.completed.is_some() || view.report.as_deref().is_some_and(is_complete);
+    if missing.is_empty() && !complete {
+        missing.push("the first pass has not put everything in yet".to_owned());
+    }
+    missing.extend(view.unready.iter().cloned());
+    if missing.is_empty() { Ok(()) } else { Err(missing) }
+}
+
+fn unready(label: &str, family: &FamilyReport) -> Option<String> {
+    if family.ready {
+        return None;
+    }
+    let device = family.device.as_ref().map_or("the device", |device| device.name.as_str());
+    let why = match (&family.waiting, family.pending.first()) {
+        (Some(waiting), _) => waiting.clone(),
+        (None, Some(pending)) => format!("{}: {}", pending.op, pending.problem),
+        (None, None) => "it is being put right".to_owned(),
+    };
+    Some(format!("{label}: {device} is not ready: {why}"))
+}

@@ -1,0 +1,320 @@
+//! `/state`: everything that weft knows of itself and its peers, as JSON, worked out when asked for.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::metrics::state_label;
+use super::words::verdict_label;
+use super::{View, health};
+use crate::model::addr::{Family, Mac, Subnet};
+use crate::model::device::DeviceSpec;
+use crate::model::node::{NodeName, OwnNode, Peer};
+use crate::model::table::Kind;
+use crate::reconcile::peers::peer_states;
+use crate::reconcile::report::{FamilyReport, PeerState, Report, Verdict};
+
+/// The whole text.
+pub fn render(view: &View) -> String {
+    // Nothing in it can fail to be written: keys are strings, numbers are finite.
+    let mut text = serde_json::to_string_pretty(&State::of(view)).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+#[derive(Serialize)]
+struct State<'a> {
+    version: &'static str,
+    node: &'a str,
+    uptime_seconds: f64,
+    ready: bool,
+    not_ready_because: Vec<String>,
+    config: Config<'a>,
+    own_node: Option<Own<'a>>,
+    last_pass: Option<Pass<'a>>,
+    families: BTreeMap<&'static str, OneFamily<'a>>,
+    counters: Counters,
+}
+
+impl<'a> State<'a> {
+    fn of(view: &'a View) -> Self {
+        let not_ready_because = health::ready(view).err().unwrap_or_default();
+        let families = view.report.iter().flat_map(|report| {
+            let enabled = report.families.iter().filter_map(|(family, of)| Some((family, of.as_ref()?)));
+            enabled.map(|(family, of)| (family.label(), OneFamily::of(report, family, of)))
+        });
+        Self {
+            version: view.identity.version,
+            node: &view.identity.node_name,
+            uptime_seconds: seconds(view.now),
+            ready: not_ready_because.is_empty(),
+            not_ready_because,
+            config: Config::of(view),
+            own_node: view.own.as_deref().map(Own::of),
+            last_pass: view.report.as_deref().map(|report| Pass::of(view, report)),
+            families: families.collect(),
+            counters: Counters::of(view),
+        }
+    }
+}
+
+/// To the millisecond: what is finer is noise.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of any uptime fit into 53 bits")]
+fn seconds(time: Duration) -> f64 {
+    time.as_millis() as f64 / 1000.0
+}
+
+#[derive(Serialize)]
+struct Config<'a> {
+    networks: BTreeMap<&'static str, Subnet>,
+    vni: u32,
+    port: u16,
+    outer_mtu: Option<u32>,
+    gbp: bool,
+    learning: bool,
+    iface: &'a [String],
+    iface_regex: Vec<&'a str>,
+    iface_can_reach: Option<IpAddr>,
+    public_ip: BTreeMap<&'static str, IpAddr>,
+    annotation_prefix: &'a str,
+    subnet_file: String,
+    resync_seconds: f64,
+    notices: &'a [String],
+}
+
+impl<'a> Config<'a> {
+    fn of(view: &'a View) -> Self {
+        let identity = &view.identity;
+        let (overlay, underlay) = (&identity.settings.overlay, &identity.settings.underlay);
+        let networks = overlay.networks.iter().filter_map(|(family, network)| Some((family.label(), (*network)?)));
+        let public_ip = underlay.public_ip.iter().filter_map(|(family, ip)| Some((family.label(), (*ip)?)));
+        Self {
+            networks: networks.collect(),
+            vni: overlay.vni.get(),
+            port: overlay.port,
+            outer_mtu: overlay.mtu,
+            gbp: overlay.gbp,
+            learning: overlay.learning,
+            iface: &underlay.iface,
+            iface_regex: underlay.iface_regex.iter().map(regex_lite::Regex::as_str).collect(),
+            iface_can_reach: underlay.can_reach,
+            public_ip: public_ip.collect(),
+            annotation_prefix: &identity.annotation_prefix,
+            subnet_file: identity.subnet_file.display().to_string(),
+            resync_seconds: seconds(identity.resync),
+            notices: &identity.notices,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Own<'a> {
+    uid: &'a str,
+    pod_cidr: BTreeMap<&'static str, String>,
+    annotations: &'a BTreeMap<Box<str>, Box<str>>,
+}
+
+impl<'a> Own<'a> {
+    fn of(own: &'a OwnNode) -> Self {
+        let text = |subnet: &Result<Subnet, Box<str>>| match subnet {
+            Ok(subnet) => subnet.to_string(),
+            Err(problem) => format!("none: {problem}"),
+        };
+        let pod_cidr = own.subnet.iter().map(|(family, subnet)| (family.label(), text(subnet)));
+        Self { uid: &own.uid, pod_cidr: pod_cidr.collect(), annotations: &own.annotations }
+    }
+}
+
+#[derive(Serialize)]
+struct Pass<'a> {
+    number: u64,
+    ended_seconds_ago: f64,
+    took_seconds: f64,
+    verdict: &'static str,
+    because: Option<&'a str>,
+    nodes: usize,
+    changes: usize,
+    waits_for_another_list: bool,
+    next_try_in_seconds: Option<f64>,
+}
+
+impl<'a> Pass<'a> {
+    fn of(view: &View, report: &'a Report) -> Self {
+        Self {
+            number: report.pass,
+            ended_seconds_ago: seconds(view.now.saturating_sub(report.at + report.took)),
+            took_seconds: report.took.as_secs_f64(),
+            verdict: verdict_label(&report.verdict),
+            because: match &report.verdict {
+                Verdict::Waiting(why) | Verdict::Blind(why) => Some(why),
+                Verdict::Converged | Verdict::Incomplete => None,
+            },
+            nodes: report.nodes,
+            changes: report.changes.len(),
+            waits_for_another_list: report.wants_list,
+            next_try_in_seconds: report.next_try.map(|at| seconds(at.saturating_sub(view.now))),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct OneFamily<'a> {
+    ready: bool,
+    waiting: Option<&'a str>,
+    public_ip: Option<IpAddr>,
+    device: Option<Device<'a>>,
+    entries: BTreeMap<&'static str, Rows>,
+    withheld: Option<&'a str>,
+    pending: Vec<Pending<'a>>,
+    foreign_routes: Vec<Foreign<'a>>,
+    peers: BTreeMap<NodeName, OnePeer>,
+}
+
+#[derive(Serialize)]
+struct Rows {
+    wanted: usize,
+    present: usize,
+}
+
+#[derive(Serialize)]
+struct Pending<'a> {
+    change: String,
+    peer: Option<&'a str>,
+    reason: &'static str,
+    problem: &'a str,
+}
+
+#[derive(Serialize)]
+struct Foreign<'a> {
+    peer: &'a str,
+    problem: &'a str,
+}
+
+impl<'a> OneFamily<'a> {
+    fn of(report: &'a Report, family: Family, of: &'a FamilyReport) -> Self {
+        let rows = |kind: Kind| (kind.label(), Rows { wanted: of.wanted.get(kind), present: of.present.get(kind) });
+        let pending = of.pending.iter().map(|pending| Pending {
+            change: pending.op.to_string(),
+            peer: pending.peer.as_deref(),
+            reason: pending.label,
+            problem: &pending.problem,
+        });
+        Self {
+            ready: of.ready,
+            waiting: of.waiting.as_deref(),
+            public_ip: of.public_ip,
+            device: of.device.as_ref().map(Device::of),
+            entries: Kind::ALL.into_iter().map(rows).collect(),
+            withheld: of.withheld.as_deref(),
+            pending: pending.collect(),
+            foreign_routes: of.shadows.iter().map(|s| Foreign { peer: &s.peer, problem: &s.problem }).collect(),
+            peers: peers(report, family),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Device<'a> {
+    name: &'a str,
+    vni: u32,
+    port: u16,
+    underlay: &'a str,
+    local: IpAddr,
+    mtu: u32,
+    mac: Mac,
+    address: IpAddr,
+    gbp: bool,
+    learning: bool,
+}
+
+impl<'a> Device<'a> {
+    fn of(spec: &'a DeviceSpec) -> Self {
+        Self {
+            name: spec.name.as_str(),
+            vni: spec.vni.get(),
+            port: spec.port,
+            underlay: spec.underlay_name.as_str(),
+            local: spec.local,
+            mtu: spec.mtu,
+            mac: spec.mac,
+            address: spec.address,
+            gbp: spec.gbp,
+            learning: spec.learning,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct OnePeer {
+    state: &'static str,
+    because: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_cidr: Option<Subnet>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mac: Option<Mac>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_ip: Option<IpAddr>,
+}
+
+fn peers(report: &Report, family: Family) -> BTreeMap<NodeName, OnePeer> {
+    let wanted = report.desired.as_ref().and_then(|desired| desired.families.get(family).as_ref());
+    let peers = wanted.into_iter().flat_map(|wanted| wanted.peers.values());
+    let known: BTreeMap<&NodeName, &Peer> = peers.map(|(name, peer)| (name, peer)).collect();
+    let one = |(name, state): (NodeName, PeerState)| {
+        let peer = known.get(&name);
+        let label = state_label(&state);
+        let because = match state {
+            PeerState::Installed => None,
+            PeerState::Pending(why) | PeerState::Unusable(why) | PeerState::Rejected(why) | PeerState::Absent(why) => {
+                Some(why)
+            }
+        };
+        let one = OnePeer {
+            state: label,
+            because,
+            pod_cidr: peer.map(|peer| peer.subnet),
+            mac: peer.map(|peer| peer.mac),
+            public_ip: peer.map(|peer| peer.public_ip),
+        };
+        (name, one)
+    };
+    peer_states(report, family).into_iter().map(one).collect()
+}
+
+#[derive(Serialize)]
+struct Counters {
+    passes: u64,
+    last_verified_seconds_ago: Option<f64>,
+    api_lists: u64,
+    api_watches: u64,
+    api_errors: BTreeMap<&'static str, u64>,
+    api_last_heard_seconds_ago: Option<f64>,
+    api_failing_for_seconds: Option<f64>,
+    announcements: u64,
+    announcement_failures: u64,
+    netlink_messages: u64,
+    netlink_overruns: u64,
+    netlink_dumps_repeated: u64,
+}
+
+impl Counters {
+    fn of(view: &View) -> Self {
+        let ago = |then: Option<Duration>| then.map(|then| seconds(view.now.saturating_sub(then)));
+        Self {
+            passes: view.totals.passes(),
+            last_verified_seconds_ago: ago(view.totals.verified()),
+            api_lists: view.api.lists,
+            api_watches: view.api.watches,
+            api_errors: view.api.errors.iter().copied().collect(),
+            api_last_heard_seconds_ago: ago(view.api.last_heard),
+            api_failing_for_seconds: ago(view.api.failing_since),
+            announcements: view.announcements.sent,
+            announcement_failures: view.announcements.failed,
+            netlink_messages: view.netlink.messages,
+            netlink_overruns: view.netlink.overruns,
+            netlink_dumps_repeated: view.netlink.dumps_repeated,
+        }
+    }
+}
