@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::config::{self, Task};
-use crate::{command, logging};
+use crate::{agent, command, logging};
 
 /// The version, as `weft version` prints it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -35,7 +35,13 @@ fn dispatch(task: Task) -> ExitCode {
             for notice in &config.notices {
                 tracing::info!("{notice}");
             }
-            ExitCode::FAILURE
+            match agent::run(*config) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(problem) => {
+                    complain(&format!("error: {problem}"));
+                    ExitCode::FAILURE
+                }
+            }
         }
         Task::Cleanup(config) => command::cleanup::run(&config),
         Task::Lab(_) => ExitCode::FAILURE,

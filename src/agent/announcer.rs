@@ -8,8 +8,8 @@ use kube::Client;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::cluster::announce::{Patch, Vtep, decide, send};
 use crate::cluster::annotations::Keys;
+use crate::cluster::announce::{Patch, Vtep, decide, send};
 use crate::model::addr::ByFamily;
 use crate::model::node::Snapshot;
 use crate::reconcile::Report;

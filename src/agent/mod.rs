@@ -1,7 +1,7 @@
 //! The running agent: the loops, and the only place that reads a clock.
 //!
 //! ```text
-//! watch task ──Snapshot──► reconciler thread ──Report──► announcer task (annotations)
+//! watch task ──Snapshot──► reconciler thread ──Report──► announcer (annotations)
 //!                              ▲      │                  subnet.env keeper
 //!                        netlink events                  status server
 //! ```
@@ -9,5 +9,208 @@
 //! The reconciler is a thread of its own because everything it does blocks in the kernel; the rest
 //! waits on sockets and shares one thread.
 
+pub mod announcer;
 pub mod clock;
 pub mod reconciler;
+pub mod subnet_file;
+pub mod view;
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tracing::info;
+
+use self::announcer::Announcer;
+use self::clock::Clock;
+use self::reconciler::{Heartbeat, Reconciler};
+use self::subnet_file::SubnetFile;
+use self::view::{Sources, Sums};
+use crate::cluster::annotations::Keys;
+use crate::cluster::client::{ClientOptions, connect};
+use crate::cluster::peers::Viewpoint;
+use crate::cluster::timing::Timing;
+use crate::cluster::watch::{Handle, Watcher};
+use crate::config::RunConfig;
+use crate::kernel::netlink::{Netlink, Waker};
+use crate::reconcile::Report;
+use crate::status::{self, Identity};
+
+/// Runs the agent until SIGTERM or SIGINT. Nothing is torn down then: routes, neighbours and FDB
+/// entries go on carrying traffic.
+///
+/// # Errors
+/// A sentence for the operator, if it cannot start or its reconciler has died.
+pub fn run(config: RunConfig) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("starting the async runtime: {error}"))?;
+    runtime.block_on(supervise(config))
+}
+
+async fn supervise(config: RunConfig) -> Result<(), String> {
+    let clock = Clock::start();
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("listening for SIGTERM: {error}"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| format!("listening for SIGINT: {error}"))?;
+    let listener = match config.health {
+        Some(address) => Some(status::http::bind(address).await?),
+        None => None,
+    };
+    let keys = Keys::new(&config.annotation_prefix).map_err(|error| error.to_string())?;
+    let options = ClientOptions {
+        kubeconfig: config.kubeconfig.clone(),
+        api_url: config.api_url.as_ref().map(ToString::to_string),
+    };
+    let client = connect(&options).await.map_err(|error| error.to_string())?;
+    let view = Viewpoint { own: config.node_name.clone(), vni: config.settings.overlay.vni };
+    let since_start: crate::cluster::watch::Clock = Arc::new(move || clock.now());
+    let (watcher, handle) = Watcher::new(client.clone(), keys.clone(), view, Timing::default(), since_start);
+
+    let sums = Arc::new(Mutex::new(Sums::default()));
+    let heartbeat = Arc::new(Heartbeat::default());
+    let (reports, reported) = watch::channel(None);
+    let parts = Reconciler {
+        settings: config.settings.clone(),
+        resync: config.resync,
+        snapshots: handle.snapshots(),
+        reports,
+        on_report: on_report(sums.clone(), handle.clone()),
+        clock,
+        heartbeat: heartbeat.clone(),
+        stop: Arc::new(AtomicBool::new(false)),
+    };
+    let (waker, dead) = start_reconciler(parts, sums.clone()).await?;
+
+    let announcer =
+        Announcer { client, keys, snapshots: handle.snapshots(), reports: reported.clone(), counters: Arc::default() };
+    let subnet_file = SubnetFile {
+        path: config.subnet_file.clone(),
+        overlay: config.settings.overlay.clone(),
+        reports: reported.clone(),
+        counters: Arc::default(),
+    };
+    let sources = Sources {
+        identity: Arc::new(identity(&config)),
+        clock,
+        reports: reported,
+        watcher: handle.clone(),
+        sums,
+        heartbeat,
+        announced: announcer.counters.clone(),
+        subnet_file: subnet_file.counters.clone(),
+    };
+    let http = async {
+        match listener {
+            Some(listener) => status::http::serve(listener, Arc::new(move || sources.view())).await,
+            None => std::future::pending().await,
+        }
+    };
+    info!(version = env!("CARGO_PKG_VERSION"), node = &*config.node_name, "weft runs");
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: weft stops; the tables stay as they are"),
+        _ = interrupt.recv() => info!("SIGINT: weft stops; the tables stay as they are"),
+        _ = dead => return Err("the reconciler has died; see the log above".to_owned()),
+        never = watcher.run() => match never {},
+        never = http => match never {},
+        () = wake_on_change(handle, waker) => {}
+        () = announcer.run() => {}
+        () = subnet_file.run() => {}
+    }
+    Ok(())
+}
+
+/// Starts the reconciler's thread, with sockets of its own in this network namespace. Returns what
+/// wakes it and what tells that it ended.
+async fn start_reconciler(parts: Reconciler, sums: Arc<Mutex<Sums>>) -> Result<(Waker, oneshot::Receiver<()>), String> {
+    let (opened, open) = oneshot::channel();
+    let (alive, dead) = oneshot::channel();
+    let run = move || {
+        // Dropped when the thread ends, however it ends.
+        let _alive: oneshot::Sender<()> = alive;
+        match Netlink::open() {
+            Ok(kernel) => {
+                if opened.send(Ok(kernel.waker())).is_ok() {
+                    let mut counted = CountedNetlink { kernel, sums };
+                    parts.run(&mut counted);
+                }
+            }
+            Err(error) => drop(opened.send(Err(format!("opening netlink sockets: {error}")))),
+        }
+    };
+    thread::Builder::new()
+        .name("reconciler".into())
+        .spawn(run)
+        .map_err(|error| format!("starting a thread: {error}"))?;
+    let waker = open.await.map_err(|_| "the reconciler died at once".to_owned())??;
+    Ok((waker, dead))
+}
+
+/// Wakes the reconciler whenever the cluster has changed.
+async fn wake_on_change(handle: Handle, waker: Waker) {
+    let mut snapshots = handle.snapshots();
+    while snapshots.changed().await.is_ok() {
+        snapshots.borrow_and_update();
+        waker.wake();
+    }
+}
+
+/// What happens with every report, on the reconciler's thread.
+fn on_report(sums: Arc<Mutex<Sums>>, handle: Handle) -> Box<dyn FnMut(&Report) + Send> {
+    Box::new(move |report| {
+        status::changes::log_changes(report);
+        if report.wants_list {
+            handle.request_list();
+        }
+        sums.lock().unwrap_or_else(PoisonError::into_inner).totals.absorb(report);
+    })
+}
+
+fn identity(config: &RunConfig) -> Identity {
+    Identity {
+        version: env!("CARGO_PKG_VERSION"),
+        node_name: config.node_name.to_string(),
+        annotation_prefix: config.annotation_prefix.clone(),
+        settings: config.settings.clone(),
+        subnet_file: config.subnet_file.clone(),
+        resync: config.resync,
+        notices: config.notices.clone(),
+    }
+}
+
+/// The kernel, with its counters shown to the status server after every look and change.
+struct CountedNetlink {
+    kernel: Netlink,
+    sums: Arc<Mutex<Sums>>,
+}
+
+impl CountedNetlink {
+    fn show(&self) {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner).netlink = self.kernel.counters();
+    }
+}
+
+impl crate::kernel::Kernel for CountedNetlink {
+    fn observe(
+        &mut self,
+        scope: &crate::model::host::Scope,
+    ) -> Result<crate::model::Host, crate::kernel::ObserveError> {
+        let seen = self.kernel.observe(scope);
+        self.show();
+        seen
+    }
+
+    fn apply(&mut self, ops: &[crate::model::Op]) -> Vec<crate::model::Ack> {
+        let acks = self.kernel.apply(ops);
+        self.show();
+        acks
+    }
+}
+
+impl crate::kernel::Listen for CountedNetlink {
+    fn wait(&mut self, timeout: std::time::Duration) -> crate::kernel::Heard {
+        self.kernel.wait(timeout)
+    }
+}

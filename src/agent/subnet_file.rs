@@ -42,7 +42,8 @@ impl SubnetFile {
     pub async fn run(mut self) {
         let mut failing = false;
         loop {
-            let content = self.reports.borrow_and_update().as_deref().and_then(|report| self.content(report));
+            let report = self.reports.borrow_and_update().clone();
+            let content = report.and_then(|report| self.content(&report));
             if let Some(content) = content {
                 match ensure(&self.path, &content) {
                     Ok(false) => failing = false,

@@ -1,0 +1,102 @@
+//! Gathers what the status server shows.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::announcer::AnnounceCounters;
+use super::clock::Clock;
+use super::reconciler::Heartbeat;
+use super::subnet_file::SubnetFileCounters;
+use crate::cluster::problem::Class;
+use crate::cluster::watch::Handle;
+use crate::kernel::netlink::NetlinkCounters;
+use crate::reconcile::Report;
+use crate::status::{Announcements, Api, Beat, Identity, Netlink, Process, Totals, View};
+
+/// A reconciler that has not gone round for this long hangs: its longest wait is 5 s, a system call
+/// gives up after 10.
+const RECONCILER_LIMIT: Duration = Duration::from_secs(60);
+
+/// Sums that the reconciler's thread writes and the server reads.
+#[derive(Debug, Default)]
+pub struct Sums {
+    /// Over all passes.
+    pub totals: Totals,
+    /// Of the netlink sockets.
+    pub netlink: NetlinkCounters,
+}
+
+/// Everything that a view is made from.
+pub struct Sources {
+    /// What does not change.
+    pub identity: Arc<Identity>,
+    /// Since the agent started.
+    pub clock: Clock,
+    /// The last pass.
+    pub reports: watch::Receiver<Option<Arc<Report>>>,
+    /// The list-watch loop.
+    pub watcher: Handle,
+    /// Sums over all passes.
+    pub sums: Arc<Mutex<Sums>>,
+    /// The reconciler's loop.
+    pub heartbeat: Arc<Heartbeat>,
+    /// The announcer's.
+    pub announced: Arc<AnnounceCounters>,
+    /// The file keeper's.
+    pub subnet_file: Arc<SubnetFileCounters>,
+}
+
+impl Sources {
+    /// The view at this moment.
+    pub fn view(&self) -> View {
+        let now = self.clock.now();
+        let (totals, netlink) = {
+            // A thread that panicked while it held this left nothing worse than a missed sum.
+            let sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+            (sums.totals.clone(), sums.netlink)
+        };
+        View {
+            identity: self.identity.clone(),
+            now,
+            report: self.reports.borrow().clone(),
+            own: self.watcher.snapshots().borrow().own.clone(),
+            totals,
+            api: self.api(),
+            netlink: Netlink {
+                batches: netlink.batches,
+                messages: netlink.messages,
+                answers_lost: netlink.answers_lost,
+                dumps_repeated: netlink.dumps_repeated,
+                dumps_failed: netlink.dumps_failed,
+                overruns: netlink.overruns,
+                socket_errors: netlink.socket_errors,
+            },
+            announcements: Announcements {
+                sent: self.announced.sent.load(Ordering::Relaxed),
+                failed: self.announced.failed.load(Ordering::Relaxed),
+                subnet_env_written: self.subnet_file.written.load(Ordering::Relaxed),
+                subnet_env_failed: self.subnet_file.failed.load(Ordering::Relaxed),
+            },
+            beats: vec![Beat { name: "reconciler", age: self.heartbeat.age(now), limit: RECONCILER_LIMIT }],
+            unready: Vec::new(),
+            process: Process::read(),
+        }
+    }
+
+    fn api(&self) -> Api {
+        let counters = self.watcher.counters();
+        Api {
+            lists: counters.lists(),
+            pages: counters.pages(),
+            watches: counters.watches(),
+            events: counters.events(),
+            bookmarks: counters.bookmarks(),
+            errors: Class::ALL.iter().map(|class| (class.label(), counters.problems(*class))).collect(),
+            last_heard: counters.last_heard(),
+            failing_since: counters.failing_since(),
+        }
+    }
+}
