@@ -14,12 +14,13 @@ use crate::model::table::{Entry, FdbKey, RouteKey};
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// The longest delay.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
-/// Repairs of one entry that are made at once before it counts as a fight.
-const PEACEFUL_REPAIRS: u32 = 10;
-/// The first delay in a fight; it doubles with every repair.
+/// What one repair adds to an entry's debt; time pays it off. So one repair in this time can go on
+/// for ever.
+const PRICE: Duration = Duration::from_secs(1);
+/// The debt from which on it is a fight: thirty repairs at once are none.
+const CREDIT: Duration = Duration::from_secs(30);
+/// The first pause in a fight; it doubles with every repair, until the debt is paid.
 const FIRST_TRUCE: Duration = Duration::from_secs(1);
-/// An entry that was left alone this long has a clean record again.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(120);
 
 /// What is being tried: a key of a table, or a kind of change to a device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +35,8 @@ enum Subject {
 struct Record {
     failures: u32,
     repairs: u32,
+    truces: u32,
+    debt: Duration,
     last: Duration,
     not_before: Duration,
     problem: String,
@@ -81,7 +84,6 @@ impl Attempts {
         let record = self.records.entry(key(op)).or_default();
         record.not_before = now + doubled(FIRST_DELAY, record.failures);
         record.failures = record.failures.saturating_add(1);
-        record.last = now;
         record.problem = problem;
     }
 
@@ -94,10 +96,14 @@ impl Attempts {
         }
         let record = self.records.entry(key).or_default();
         record.failures = 0;
+        record.pay_off(now);
+        record.debt += PRICE;
         record.repairs = record.repairs.saturating_add(1);
-        record.last = now;
-        if let Some(beyond) = record.repairs.checked_sub(PEACEFUL_REPAIRS + 1) {
-            record.not_before = now + doubled(FIRST_TRUCE, beyond);
+        if record.debt > CREDIT {
+            record.not_before = now + doubled(FIRST_TRUCE, record.truces);
+            // A truce that we keep alone pays nothing off.
+            record.last = record.not_before;
+            record.truces = record.truces.saturating_add(1);
             record.problem = "something else keeps changing it".to_owned();
         }
     }
@@ -105,13 +111,24 @@ impl Attempts {
     /// Forgets what is long over. Call once a pass.
     pub fn forgive(&mut self, now: Duration) {
         self.records.retain(|_, record| {
-            now < record.not_before || now.saturating_sub(record.last) < FORGIVEN_AFTER || record.failures > 0
+            record.pay_off(now);
+            now < record.not_before || !record.debt.is_zero() || record.failures > 0
         });
     }
 
     /// The earliest moment at which something put off may be tried.
     pub fn next_try(&self, now: Duration) -> Option<Duration> {
         self.records.values().map(|record| record.not_before).filter(|at| *at > now).min()
+    }
+}
+
+impl Record {
+    fn pay_off(&mut self, now: Duration) {
+        self.debt = self.debt.saturating_sub(now.saturating_sub(self.last));
+        self.last = self.last.max(now);
+        if self.debt.is_zero() {
+            (self.repairs, self.truces) = (0, 0);
+        }
     }
 }
 
@@ -129,4 +146,64 @@ fn key(op: &Op) -> (IfName, Subject) {
         },
     };
     (op.device().clone(), subject)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::addr::IfIndex;
+    use crate::model::op::Dev;
+
+    fn up() -> Op {
+        Op::Link(LinkOp::Up(Dev { index: IfIndex(3), name: IfName::new("flannel.1") }))
+    }
+
+    #[test]
+    fn failures_wait_longer_and_longer_up_to_a_minute() {
+        let (mut attempts, mut now, mut waits) = (Attempts::default(), Duration::ZERO, Vec::new());
+        for _ in 0..12 {
+            attempts.failed(&up(), "no".into(), now);
+            let until = attempts.put_off(&up(), now).expect("put off").until;
+            waits.push((until - now).as_millis());
+            now = until;
+            assert!(attempts.put_off(&up(), now).is_none());
+        }
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000]);
+        attempts.succeeded(&up(), false, now);
+        assert!(!attempts.has_failed(&up()));
+    }
+
+    #[test]
+    fn thirty_repairs_at_once_are_no_fight_and_one_a_second_never_is() {
+        let mut attempts = Attempts::default();
+        for second in 0..1000 {
+            attempts.succeeded(&up(), true, Duration::from_secs(second));
+            assert_eq!(attempts.put_off(&up(), Duration::from_secs(second)), None);
+        }
+        let mut attempts = Attempts::default();
+        (0..30).for_each(|_| attempts.succeeded(&up(), true, Duration::ZERO));
+        assert_eq!(attempts.put_off(&up(), Duration::ZERO), None);
+    }
+
+    #[test]
+    fn a_fight_is_damped_and_forgotten_when_it_is_over() {
+        let (mut attempts, mut now, mut repairs) = (Attempts::default(), Duration::ZERO, 0);
+        while now < Duration::from_secs(300) {
+            match attempts.put_off(&up(), now) {
+                Some(put_off) => {
+                    assert!(put_off.fight);
+                    now = put_off.until;
+                }
+                None => {
+                    attempts.succeeded(&up(), true, now);
+                    repairs += 1;
+                    now += Duration::from_millis(20);
+                }
+            }
+        }
+        assert!((31..60).contains(&repairs), "{repairs} repairs in five minutes");
+        now += Duration::from_secs(120);
+        attempts.forgive(now);
+        assert!(attempts.records.is_empty());
+    }
 }

@@ -95,7 +95,9 @@ fn mac_of(uid: &str, family: Family) -> Mac {
     let bytes = uid.bytes().chain(family.label().bytes());
     let hash =
         bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let [a, b, c, d, e, f, ..] = hash.to_be_bytes();
+    // The last byte of the text has to reach every byte of the address (the finish of splitmix64).
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let [a, b, c, d, e, f, ..] = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb).to_be_bytes();
     Mac([(a | 0x02) & 0xfe, b, c, d, e, f])
 }
 
