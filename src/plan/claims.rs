@@ -156,11 +156,14 @@ impl<'a> Claims<'a> {
         Ok(())
     }
 
-    /// Sets a pod CIDR aside for a node that cannot be used now, if nothing stands against it.
-    pub fn reserve(&mut self, name: &NodeName, subnet: Subnet) {
-        if self.subnet_is_free(subnet).is_ok() {
+    /// Sets a pod CIDR aside for a node that cannot be used now, if nothing stands against it. Whether
+    /// it was: a node that would lose a conflict if it were usable has nothing to be kept for.
+    pub fn reserve(&mut self, name: &NodeName, subnet: Subnet) -> bool {
+        let free = self.subnet_is_free(subnet).is_ok();
+        if free {
             self.hold(name, subnet);
         }
+        free
     }
 
     fn hold(&mut self, name: &NodeName, subnet: Subnet) {

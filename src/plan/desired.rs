@@ -54,9 +54,8 @@ fn wanted(family: Family, by_seniority: &[&NodeRecord], ground: &Ground) -> Want
         let without = match node.standing.get(family) {
             Standing::Absent(reason) => Without::Absent(reason.to_string()),
             Standing::Unusable { subnet, reason } => {
-                if let Some(subnet) = subnet {
-                    claims.reserve(name, *subnet);
-                    wanted.held.insert(*subnet, name.clone());
+                if let Some(subnet) = subnet.filter(|subnet| claims.reserve(name, *subnet)) {
+                    wanted.held.insert(subnet, name.clone());
                 }
                 Without::Unusable(reason.label(), reason.to_string())
             }

@@ -11,8 +11,9 @@ use std::net::IpAddr;
 use super::desired::Wanted;
 use super::ownership::is_ours;
 use crate::model::addr::Mac;
+use crate::model::host::ForeignRoute;
 use crate::model::op::{Dev, Op};
-use crate::model::table::{Entry, FdbKey, Kind, Route, RouteKey, Tables};
+use crate::model::table::{Entry, FdbKey, Kind, PROTOCOL_WEFT, Route, RouteKey, Tables};
 
 /// What is left to do on one device, and what the kernel is believed to hold meanwhile.
 #[derive(Debug)]
@@ -33,15 +34,27 @@ impl<'a> Program<'a> {
                 pending.push(Op::Set { dev: dev.clone(), entry, replace: there.is_some() });
             }
         }
-        let held: BTreeSet<IpAddr> = wanted.held.keys().map(|subnet| subnet.base()).collect();
+        let held = Held::new(wanted, &seen);
         for entry in seen.entries() {
-            let stays = wanted.tables.at(&entry).is_some() || is_held(&entry, wanted, &held);
+            let stays = wanted.tables.at(&entry).is_some() || held.holds(&entry, wanted);
             if !stays && is_ours(&entry, wanted) {
                 pending.push(Op::Del { dev: dev.clone(), entry });
             }
         }
         let uses = Uses::count(&seen, wanted);
         Self { wanted, believed: seen, pending, uses }
+    }
+
+    /// A route of our own number on another device holds its key against us: it was made for this
+    /// device before that one was renamed, or for the device of another VNI. It is replaced.
+    pub fn take_over(&mut self, elsewhere: &[ForeignRoute]) {
+        let ours = elsewhere.iter().filter(|route| route.protocol == PROTOCOL_WEFT);
+        let ours: BTreeSet<RouteKey> = ours.map(|route| RouteKey { dst: route.dst, metric: route.metric }).collect();
+        for op in &mut self.pending {
+            if let Op::Set { entry: Entry::Route(key, _), replace, .. } = op {
+                *replace |= ours.contains(key);
+            }
+        }
     }
 
     /// Whether nothing is left.
@@ -137,13 +150,28 @@ impl<'a> Program<'a> {
     }
 }
 
-/// Rows for the pod CIDR of a node that cannot be used now stay as they are. Its FDB entry stays
-/// because its neighbour points at it.
-fn is_held(entry: &Entry, wanted: &Wanted, held: &BTreeSet<IpAddr>) -> bool {
-    match entry {
-        Entry::Route(key, _) => wanted.held.contains_key(&key.dst),
-        Entry::Neighbour(ip, _) => held.contains(ip),
-        Entry::Fdb(..) => false,
+/// Rows for the pod CIDRs of nodes that cannot be used now: they stay as they are, each neighbour with
+/// the FDB entry that it points at.
+#[derive(Debug)]
+struct Held {
+    bases: BTreeSet<IpAddr>,
+    macs: BTreeSet<Mac>,
+}
+
+impl Held {
+    fn new(wanted: &Wanted, seen: &Tables) -> Self {
+        let bases: BTreeSet<IpAddr> = wanted.held.keys().map(|subnet| subnet.base()).collect();
+        let neighbours = bases.iter().filter_map(|base| seen.neighbours.get(base));
+        let macs = neighbours.map(|neighbour| neighbour.mac).collect();
+        Self { bases, macs }
+    }
+
+    fn holds(&self, entry: &Entry, wanted: &Wanted) -> bool {
+        match entry {
+            Entry::Route(key, _) => wanted.held.contains_key(&key.dst),
+            Entry::Neighbour(ip, _) => self.bases.contains(ip),
+            Entry::Fdb(key, _) => self.macs.contains(&key.mac),
+        }
     }
 }
 

@@ -135,7 +135,7 @@ impl Pass<'_> {
                     Ok(dev) => match (desired.families.get(family), host.tables.get(family)) {
                         (Some(wanted), Some(seen)) => {
                             report.shadows = shadows(wanted, seen, host, &dev.name);
-                            self.tables(&dev, wanted, seen, &mut report)
+                            self.tables(&dev, wanted, host, &mut report)
                         }
                         _ => false,
                     },

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::pass::{Pass, Settled, pending};
 use super::report::{ByKind, Change, FamilyReport, Pending};
 use crate::model::addr::Family;
+use crate::model::host::Host;
 use crate::model::node::NodeName;
 use crate::model::op::{Ack, Dev, Op};
 use crate::model::table::{Entry, Kind, Tables};
@@ -18,9 +19,11 @@ const FEW: usize = 10;
 
 impl Pass<'_> {
     /// Compares, and changes what differs. True if anything was tried.
-    pub(super) fn tables(&mut self, dev: &Dev, wanted: &Wanted, seen: &Tables, report: &mut FamilyReport) -> bool {
+    pub(super) fn tables(&mut self, dev: &Dev, wanted: &Wanted, host: &Host, report: &mut FamilyReport) -> bool {
         let Some(family) = report.device.as_ref().map(|device| device.family) else { return false };
+        let Some(seen) = host.tables.get(family) else { return false };
         let mut program = Program::new(dev, wanted, seen.clone());
+        program.take_over(&host.foreign);
         report.wanted = count(&wanted.tables);
         report.present = present(&wanted.tables, program.pending());
         if program.is_done() {
@@ -60,12 +63,12 @@ impl Pass<'_> {
     /// Leaves out what failed a moment ago, what is being fought over, and what the kernel said it
     /// had done in this very pass without its being there.
     fn hold_back(&mut self, causes: &Causes<'_>, program: &mut Program<'_>, report: &mut FamilyReport) {
-        let told: HashSet<&Entry> = self
-            .report
-            .changes
-            .iter()
+        // What was on the device before it was changed may have gone with the change.
+        let since = self.report.changes.iter().rev().filter(|change| change.family == causes.family);
+        let since = since.take_while(|change| !matches!(change.op, Op::Link(_)));
+        let told: HashSet<&Entry> = since
             .filter_map(|change| match (&change.op, &change.ack) {
-                (Op::Set { entry, .. }, Ack::Done) if change.family == causes.family => Some(entry),
+                (Op::Set { entry, .. }, Ack::Done) => Some(entry),
                 _ => None,
             })
             .collect();

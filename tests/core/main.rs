@@ -2,5 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod cluster;
 mod fake;
 mod layering;
+mod meddling;
+mod properties;
+mod reference;
+mod world;

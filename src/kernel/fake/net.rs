@@ -116,9 +116,13 @@ impl Net {
         self.routes.iter().flat_map(|(key, routes)| routes.iter().map(|route| (*key, route)))
     }
 
-    /// Puts a route in beside whatever has its key, asking nothing.
+    /// Puts a route in beside whatever has its key (`ip route append`), unless it is there already.
     pub fn put_route(&mut self, key: RouteKey, oif: Option<IfIndex>, route: Route) {
-        self.routes.entry(key).or_default().push(MainRoute { oif, route });
+        let held = self.routes.entry(key).or_default();
+        let new = MainRoute { oif, route };
+        if !held.contains(&new) {
+            held.push(new);
+        }
     }
 
     /// Takes every route out that `which` picks.
