@@ -21,8 +21,10 @@ pub struct Dev {
 pub enum Op {
     /// To the device, its addresses or its sysctls.
     Link(LinkOp),
-    /// Put a row in. `replace` only where the key was seen to be held by a row of ours: otherwise
-    /// the kernel is asked to refuse (NLM_F_EXCL), so that a foreign route is never overwritten.
+    /// Put a row in. `replace` only where the key was seen to be held by a row of ours: otherwise the
+    /// kernel is asked to refuse a route (NLM_F_EXCL), so that a foreign one is never overwritten. A
+    /// neighbour or FDB entry always replaces: nothing on our device is foreign, but the kernel may hold
+    /// the key with an entry that it made itself while ours was missing.
     Set {
         /// On which device.
         dev: Dev,

@@ -39,7 +39,7 @@ impl Net {
     pub(super) fn set_row(&mut self, dev: IfIndex, entry: &Entry, replace: bool) -> Result<(), Refusal> {
         match entry {
             Entry::Route(key, route) => self.set_route(dev, *key, *route, replace),
-            Entry::Neighbour(ip, neighbour) => self.device(dev)?.set_neighbour(*ip, *neighbour, replace),
+            Entry::Neighbour(ip, neighbour) => self.device(dev)?.set_neighbour(*ip, *neighbour),
             Entry::Fdb(key, fdb) => self.device(dev)?.set_fdb(*key, *fdb, replace),
         }
     }
@@ -131,19 +131,17 @@ impl Net {
 }
 
 impl Interface {
-    fn set_neighbour(&mut self, ip: IpAddr, neighbour: Neighbour, replace: bool) -> Result<(), Refusal> {
+    /// Whoever holds the key gives way: only routes are asked for with NLM_F_EXCL.
+    fn set_neighbour(&mut self, ip: IpAddr, neighbour: Neighbour) -> Result<(), Refusal> {
         if ip.is_ipv6() && self.link.ipv6_disabled != Some(false) {
             return refuse(EINVAL, "IPv6 is disabled on this device");
-        }
-        if !replace && self.neighbours.contains_key(&ip) {
-            return refuse(EEXIST, "");
         }
         self.neighbours.insert(ip, Some(neighbour));
         Ok(())
     }
 
-    /// One destination for a unicast MAC; any other MAC has a list, to which neither `add` nor
-    /// `replace` adds a second.
+    /// One destination for a unicast MAC, and whoever has it gives way; any other MAC has a list, to
+    /// which neither `add` nor `replace` adds a second.
     fn set_fdb(&mut self, key: FdbKey, fdb: Fdb, replace: bool) -> Result<(), Refusal> {
         let LinkKind::Vxlan(vxlan) = &self.link.kind else { return refuse(EOPNOTSUPP, "") };
         let family = vxlan.local.map_or(Family::V4, Family::of);
@@ -153,7 +151,7 @@ impl Interface {
         if replace && !key.mac.is_vtep() {
             return refuse(EOPNOTSUPP, "Cannot replace non-unicast fdb entries");
         }
-        if !replace && self.fdb.keys().any(|held| held.mac == key.mac) {
+        if !key.mac.is_vtep() && self.fdb.keys().any(|held| held.mac == key.mac) {
             return refuse(EEXIST, "");
         }
         self.fdb.insert(key, (fdb, false));

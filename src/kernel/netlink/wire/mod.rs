@@ -32,7 +32,7 @@ pub fn encode(op: &Op, seq: u32) -> Option<Vec<u8>> {
     let (message, flags) = match op {
         Op::Link(op) => link::change(op)?,
         Op::Set { dev, entry, replace } => {
-            let flags = NLM_F_CREATE | if *replace { NLM_F_REPLACE } else { NLM_F_EXCL };
+            let flags = NLM_F_CREATE | if *replace || !may_be_foreign(entry) { NLM_F_REPLACE } else { NLM_F_EXCL };
             let message = match entry {
                 Entry::Fdb(key, fdb) => RouteNetlinkMessage::NewNeighbour(neighbour::fdb(dev.index, key, fdb)),
                 Entry::Neighbour(ip, to) => RouteNetlinkMessage::NewNeighbour(neighbour::permanent(dev.index, *ip, to)),
@@ -50,6 +50,19 @@ pub fn encode(op: &Op, seq: u32) -> Option<Vec<u8>> {
         }
     };
     Some(request(message, flags, seq))
+}
+
+/// Whether the kernel must refuse if the key is held. The device is ours with every neighbour and unicast
+/// FDB entry on it: what holds such a key without being one of our rows is an entry that the kernel made
+/// itself, to resolve or learn what was missing, and it would be in the way for ever
+/// (`a_neighbour_that_the_kernel_is_resolving_holds_the_key`). A MAC that is not unicast cannot be replaced
+/// (`an_fdb_replace_of_a_zero_or_multicast_mac_is_refused`).
+const fn may_be_foreign(entry: &Entry) -> bool {
+    match entry {
+        Entry::Route(..) => true,
+        Entry::Fdb(key, _) => key.remote.is_some(),
+        Entry::Neighbour(..) => false,
+    }
 }
 
 /// The bytes of a request.
