@@ -100,8 +100,11 @@ impl Links {
         message.header.family = family(ip);
         message.header.prefix_len = len;
         message.header.index = index(name)?;
-        message.attributes =
-            vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip), AddressAttribute::Flags(AddressFlags::Nodad)];
+        message.attributes = vec![
+            AddressAttribute::Local(ip),
+            AddressAttribute::Address(ip),
+            AddressAttribute::Flags(AddressFlags::Nodad),
+        ];
         let said = format!("ip addr add {ip}/{len} dev {name}");
         self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE, &said)
     }

@@ -58,7 +58,8 @@ pub fn peer(node: &Value, family: Family) -> Option<[Row; 3]> {
     };
     let annotation = |key: &str| node["metadata"]["annotations"][format!("flannel.alpha.coreos.com/{key}")].as_str();
     let cidrs = node["spec"]["podCIDRs"].as_array()?;
-    let cidr = cidrs.iter().filter_map(|cidr| cidr.as_str()?.parse::<Subnet>().ok()).find(|cidr| cidr.family() == family)?;
+    let cidr =
+        cidrs.iter().filter_map(|cidr| cidr.as_str()?.parse::<Subnet>().ok()).find(|cidr| cidr.family() == family)?;
     let data: Value = serde_json::from_str(annotation(data_key)?).ok()?;
     let mac: Mac = data["VtepMAC"].as_str()?.parse().ok()?;
     let ip: IpAddr = annotation(ip_key)?.parse().ok()?;
@@ -110,12 +111,16 @@ mod tests {
             "flannel.alpha.coreos.com/public-ip": "192.168.174.11",
             "flannel.alpha.coreos.com/backend-data": "{\"VNI\":1,\"VtepMAC\":\"02:00:00:00:00:01\"}",
         });
-        let rows: Vec<String> = wanted(&[node.clone()], "b", [Family::V4].into_iter()).iter().map(ToString::to_string).collect();
-        assert_eq!(rows, [
-            "route      10.244.1.0/24 via 10.244.1.0 onlink",
-            "neighbour  10.244.1.0 lladdr 02:00:00:00:00:01 nud permanent",
-            "fdb        02:00:00:00:00:01 dst 192.168.174.11 self permanent",
-        ]);
+        let rows: Vec<String> =
+            wanted(&[node.clone()], "b", [Family::V4].into_iter()).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            rows,
+            [
+                "route      10.244.1.0/24 via 10.244.1.0 onlink",
+                "neighbour  10.244.1.0 lladdr 02:00:00:00:00:01 nud permanent",
+                "fdb        02:00:00:00:00:01 dst 192.168.174.11 self permanent",
+            ]
+        );
         assert!(wanted(&[node], "a", [Family::V4].into_iter()).is_empty(), "not for itself");
     }
 }

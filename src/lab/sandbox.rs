@@ -91,7 +91,11 @@ pub(super) fn inside() -> Result<(), Obstacle> {
 
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "weft lab needs namespaces of its own, and this host refuses them: {}: {}.", self.step, self.error)?;
+        writeln!(
+            f,
+            "weft lab needs namespaces of its own, and this host refuses them: {}: {}.",
+            self.step, self.error
+        )?;
         let mut known = false;
         for (file, refusing, remedy) in SWITCHES {
             let value = fs::read_to_string(format!("/proc/sys/{file}")).unwrap_or_default();
