@@ -68,8 +68,7 @@ fn head_has_no_body_and_other_methods_are_refused() {
         let head = exchange(address, "HEAD /state HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
         let post =
-            exchange(address, "POST /state HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-                ;
+            exchange(address, "POST /state HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         assert!(post.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{post}");
         assert!(post.contains("allow: GET, HEAD\r\n"), "{post}");
     });

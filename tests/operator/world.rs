@@ -12,10 +12,10 @@ use weft::reconcile::{Input, Memory, Report, pass};
 use weft::status::{Announcements, Api, Beat, Identity, Netlink, Process, Totals, View};
 
 /// The node `own`, and what its agent would know.
-pub struct World {
-    pub kernel: FakeKernel,
-    pub snapshot: Snapshot,
-    pub totals: Totals,
+pub(crate) struct World {
+    pub(crate) kernel: FakeKernel,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) totals: Totals,
     memory: Memory,
     settings: Settings,
     now: Duration,
@@ -24,7 +24,7 @@ pub struct World {
 
 impl World {
     /// An underlay and no peers.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut net = Net::new();
         let eth0 = net.add_link("eth0", "", Mac([2, 0, 0, 0, 0, 1]), 1500);
         net.set_up(eth0);
@@ -61,7 +61,7 @@ impl World {
     }
 
     /// Peers `node-1` to `node-n`, all good.
-    pub fn with_peers(n: u8) -> Self {
+    pub(crate) fn with_peers(n: u8) -> Self {
         let mut world = Self::new();
         (1..=n).for_each(|n| world.put(peer(n)));
         world
@@ -69,7 +69,7 @@ impl World {
 
     /// Two good peers, one with a broken annotation, one that claims another's MAC, and one that is
     /// no flannel node.
-    pub fn with_trouble() -> Self {
+    pub(crate) fn with_trouble() -> Self {
         let mut world = Self::with_peers(2);
         let reason = Unusable::Missing("public-ip");
         let subnet = Some("10.244.3.0/24".parse().expect("a subnet"));
@@ -80,18 +80,18 @@ impl World {
         world
     }
 
-    pub fn put(&mut self, node: NodeRecord) {
+    pub(crate) fn put(&mut self, node: NodeRecord) {
         Arc::make_mut(&mut self.snapshot.nodes).insert(node.name.clone(), Arc::new(node));
         self.snapshot.generation += 1;
     }
 
-    pub fn remove(&mut self, name: &str) {
+    pub(crate) fn remove(&mut self, name: &str) {
         Arc::make_mut(&mut self.snapshot.nodes).remove(name);
         self.snapshot.generation += 1;
     }
 
     /// One pass, of 4 ms, a second after the last one.
-    pub fn pass(&mut self) -> Arc<Report> {
+    pub(crate) fn pass(&mut self) -> Arc<Report> {
         self.now += Duration::from_secs(1);
         let input = Input { settings: &self.settings, snapshot: &self.snapshot };
         let mut report = pass(&mut self.kernel, &input, &mut self.memory, self.now);
@@ -103,18 +103,18 @@ impl World {
     }
 
     /// The `nth` operation from now is refused.
-    pub fn refuse(&mut self, nth: u64, errno: i32) {
+    pub(crate) fn refuse(&mut self, nth: u64, errno: i32) {
         self.kernel.fail(nth, Fault::refused(errno));
     }
 
     /// Somebody flushes the device's routes.
-    pub fn flush_routes(&mut self) {
+    pub(crate) fn flush_routes(&mut self) {
         let device = self.kernel.net.index(&IfName::new("flannel.1")).expect("the device");
         self.kernel.net.flush_routes(device);
     }
 
     /// What is seen half a second later.
-    pub fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         let identity = Identity {
             version: "0.0.0",
             node_name: "own".into(),
@@ -162,7 +162,7 @@ fn address(n: u8) -> Peer {
 }
 
 /// A good peer.
-pub fn peer(n: u8) -> NodeRecord {
+pub(crate) fn peer(n: u8) -> NodeRecord {
     NodeRecord {
         name: format!("node-{n}").into(),
         uid: format!("u-{n}").into(),
@@ -173,7 +173,7 @@ pub fn peer(n: u8) -> NodeRecord {
 
 /// Compares with a file under `expected/`; with WEFT_BLESS=1 in the environment the file is written
 /// instead, to be read in the diff.
-pub fn assert_expected(name: &str, text: &str) {
+pub(crate) fn assert_expected(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/operator/expected").join(name);
     if std::env::var_os("WEFT_BLESS").is_some() {
         std::fs::write(&path, text).expect("written");
