@@ -8,6 +8,7 @@ pub mod counters;
 pub mod health;
 pub mod http;
 pub mod metrics;
+mod openmetrics;
 pub mod process;
 pub mod state;
 pub mod totals;
