@@ -17,8 +17,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::netns::Namespace;
 
-/// How long a stream waits for the last replies after it has stopped asking.
-const STRAGGLERS: Duration = Duration::from_millis(200);
+/// A ping that is not answered after this long is lost, also at the end of a stream.
+const STRAGGLERS: Duration = Duration::from_millis(100);
 
 /// A ping socket towards one address.
 #[derive(Debug)]
@@ -136,9 +136,9 @@ fn stream(echo: &Echo, interval: Duration, stop: &AtomicBool) -> Tally {
         collect(echo, &mut pings);
         echo.wait(next.saturating_duration_since(Instant::now()));
     }
-    let end = Instant::now() + STRAGGLERS;
-    while pings.iter().rev().any(|(_, answered)| !answered) && Instant::now() < end {
-        echo.wait(end.saturating_duration_since(Instant::now()));
+    while let Some((asked, _)) = pings.iter().rev().find(|(_, answered)| !answered) {
+        let Some(left) = STRAGGLERS.checked_sub(asked.elapsed()) else { break };
+        echo.wait(left);
         collect(echo, &mut pings);
     }
     tally(&pings)

@@ -25,6 +25,22 @@ pub enum Row {
     Fdb(Mac, IpAddr),
 }
 
+impl Row {
+    /// Whether an entry of the kernel's is this row.
+    pub fn is(&self, entry: &Entry) -> bool {
+        Self::of(*entry) == Some(*self)
+    }
+
+    /// An entry of the kernel's as a row; `None` for a route without a gateway.
+    pub fn of(entry: Entry) -> Option<Self> {
+        match entry {
+            Entry::Route(key, route) => route.via.map(|via| Self::Route(key.dst, via)),
+            Entry::Neighbour(ip, neighbour) => Some(Self::Neighbour(ip, neighbour.mac)),
+            Entry::Fdb(key, fdb) => Some(Self::Fdb(key.mac, fdb.dst)),
+        }
+    }
+}
+
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -83,18 +99,16 @@ pub struct Sight {
 /// If the kernel cannot be read.
 pub fn look(kernel: &mut Netlink, scope: &Scope) -> Result<Sight, ObserveError> {
     let host = kernel.observe(scope)?;
-    let rows = host.tables.iter().filter_map(|(_, tables)| tables.as_ref()).flat_map(rows).collect();
+    let rows = host
+        .tables
+        .iter()
+        .filter_map(|(_, tables)| tables.as_ref())
+        .flat_map(Tables::entries)
+        .filter_map(Row::of)
+        .collect();
     let devices = scope.devices.iter().filter_map(|(_, name)| name.as_ref());
     let devices_up = devices.map(|name| host.link(name)).all(|link| link.is_some_and(|link| link.up));
     Ok(Sight { host, rows, devices_up })
-}
-
-fn rows(tables: &Tables) -> impl Iterator<Item = Row> + '_ {
-    tables.entries().filter_map(|entry| match entry {
-        Entry::Route(key, route) => route.via.map(|via| Row::Route(key.dst, via)),
-        Entry::Neighbour(ip, neighbour) => Some(Row::Neighbour(ip, neighbour.mac)),
-        Entry::Fdb(key, fdb) => Some(Row::Fdb(key.mac, fdb.dst)),
-    })
 }
 
 #[cfg(test)]
