@@ -138,11 +138,19 @@ pub(crate) fn batch(tool: &str, commands: &str) {
     assert!(child.wait().expect("an end").success(), "{tool} -batch");
 }
 
-/// Makes an underlay interface (one end of a veth pair, both up) with these addresses.
+/// Makes an underlay interface (one end of a veth pair, both up) with these addresses, and waits until the
+/// kernel has no more to say about it: the carrier is announced late, and a link-local address would be too.
 pub(crate) fn underlay(name: &str, addresses: &[&str]) {
     sh(&format!(
-        "ip link add {name} type veth peer name {name}-far\n ip link set {name} up\n ip link set {name}-far up"
+        "ip link add {name} type veth peer name {name}-far
+         ip link set {name} addrgenmode none
+         ip link set {name}-far addrgenmode none
+         ip link set {name} up
+         ip link set {name}-far up"
     ));
+    for end in [name, &format!("{name}-far")] {
+        eventually("the carrier", || json(&format!("ip -j link show {end}"))[0]["operstate"] == "UP");
+    }
     for address in addresses {
         let nodad = if address.contains(':') { "nodad" } else { "" };
         sh(&format!("ip address add {address} dev {name} {nodad}"));
