@@ -78,11 +78,8 @@ fn snapshot(config: &PlanConfig, json: &[u8]) -> Result<Snapshot, String> {
     for node in &list.items.nodes {
         peers.apply(view.see(node));
     }
-    peers.swap();
+    peers.swap().map_err(|count| format!("{count} of its objects have no name: the list is not whole"))?;
     let snapshot = peers.snapshot().clone();
-    if !snapshot.complete {
-        return Err("an object without a name is in it".to_owned());
-    }
     if snapshot.own.is_none() {
         return Err(format!(
             "none of its {} Nodes is called {:?}: give the name that `kubectl get nodes` shows for this machine to \
