@@ -18,20 +18,20 @@ impl Picture {
         let mut facts = BTreeSet::new();
         let Some(link) = json_of(&format!("ip -j -d link show dev {dev}")).pop() else { return Self::default() };
         add(&mut facts, "link", link, &["ifindex"]);
-        for link in json_of(&format!("ip -j addr show dev {dev}")) {
+        for link in json_of(&format!("ip -j -d addr show dev {dev}")) {
             for address in link["addr_info"].as_array().into_iter().flatten() {
                 add(&mut facts, "address", address.clone(), &[]);
             }
         }
         for family in ["-4", "-6"] {
-            for route in json_of(&format!("ip -j {family} route show table all dev {dev}")) {
+            for route in json_of(&format!("ip -j -d {family} route show table all dev {dev}")) {
                 add(&mut facts, &format!("route {family}"), route, &[]);
             }
         }
-        for neighbour in json_of(&format!("ip -j neigh show dev {dev}")) {
+        for neighbour in json_of(&format!("ip -j -d neigh show dev {dev}")) {
             add(&mut facts, "neighbour", neighbour, &[]);
         }
-        for entry in json_of(&format!("bridge -j fdb show dev {dev}")) {
+        for entry in json_of(&format!("bridge -j -d fdb show dev {dev}")) {
             add(&mut facts, "fdb", entry, &[]);
         }
         Self(facts)
@@ -59,6 +59,15 @@ impl Picture {
             add(&mut facts, "fdb", entry, &[]);
         }
         Self(facts)
+    }
+
+    /// Each fact: its kind (`link`, `address`, `route`, `neighbour`, `fdb`) and its fields.
+    pub(crate) fn facts(&self) -> impl Iterator<Item = (&str, Value)> {
+        self.0.iter().map(|fact| {
+            let (kind, fields) = fact.split_once(" {").expect("a kind");
+            let kind = kind.split(' ').next().unwrap_or(kind);
+            (kind, serde_json::from_str(&format!("{{{fields}")).expect("JSON"))
+        })
     }
 
     /// The facts of a kind: `link`, `address`, `route`, `neighbour`, `fdb`.

@@ -200,8 +200,9 @@ pub(crate) fn json(line: &str) -> Vec<serde_json::Value> {
 /// The files of a batch for `ip -batch` or `bridge -batch`.
 pub(crate) fn batch(tool: &str, commands: &str) {
     use std::io::Write as _;
-    let mut child = Command::new(tool)
-        .args(["-batch", "-"])
+    let mut words = tool.split_whitespace();
+    let mut child = Command::new(words.next().expect("a command"))
+        .args(words.chain(["-batch", "-"]))
         .stdin(std::process::Stdio::piped())
         .spawn()
         .expect("to start a command");

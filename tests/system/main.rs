@@ -2,12 +2,15 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may")]
 
+mod adoption;
 #[path = "../support/agent.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod agent;
 #[path = "../support/cluster.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod cluster;
+#[path = "../support/flannel.rs"]
+mod flannel;
 #[path = "../support/http.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod http;
@@ -24,5 +27,5 @@ mod topology;
 mod world;
 
 fn main() -> std::process::ExitCode {
-    sandbox::contained([topology::all(), shape::all()].concat(), || {})
+    sandbox::contained([topology::all(), shape::all(), adoption::all()].concat(), || {})
 }
