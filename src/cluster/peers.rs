@@ -120,8 +120,11 @@ impl Peers {
     ///
     /// If it had an object without a name, nobody can say who is missing from it: then nobody is taken
     /// to be gone, and it does not count as a whole list.
-    pub fn swap(&mut self) {
-        let Some(mut stage) = self.stage.take() else { return };
+    ///
+    /// # Errors
+    /// How many objects without a name there were.
+    pub fn swap(&mut self) -> Result<(), usize> {
+        let Some(mut stage) = self.stage.take() else { return Ok(()) };
         let whole = stage.nameless == 0;
         if !whole {
             for (name, node) in self.live.nodes.iter() {
@@ -135,10 +138,12 @@ impl Peers {
             self.live.own = stage.own;
             self.live.generation += 1;
         }
-        if whole {
-            self.live.complete = true;
-            self.live.lists += 1;
+        if !whole {
+            return Err(stage.nameless);
         }
+        self.live.complete = true;
+        self.live.lists += 1;
+        Ok(())
     }
 
     /// What is known now.

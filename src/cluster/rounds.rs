@@ -63,7 +63,7 @@ impl Watcher {
             }
             let meta = page.meta;
             if meta.next.is_empty() {
-                self.whole_list(&meta.resource_version);
+                self.end_list(&meta.resource_version)?;
                 return Ok(meta.resource_version);
             }
             if next.as_ref() == Some(&meta.next) {
@@ -107,10 +107,14 @@ impl Watcher {
         Ok(())
     }
 
-    /// The list that was coming in is whole.
-    fn whole_list(&mut self, version: &str) {
+    /// The list that was coming in is at its end.
+    fn end_list(&mut self, version: &str) -> Result<(), Problem> {
         let before = self.peers.snapshot().nodes.len();
-        self.peers.swap();
+        if let Err(nameless) = self.peers.swap() {
+            // What could be read of it counts all the same.
+            self.unpublished += 1;
+            return Err(Problem::Garbage(format!("a list with {nameless} objects that have no name")));
+        }
         self.resume = Some(version.to_owned());
         self.counters.listed((self.clock)());
         let now = self.peers.snapshot();
@@ -118,6 +122,7 @@ impl Watcher {
         self.unpublished += 1;
         self.publish();
         self.recovered();
+        Ok(())
     }
 
     // === Watches ===
@@ -172,7 +177,7 @@ impl Watcher {
             Event::Bookmark { resource_version, initial_events_end } => {
                 self.counters.count(Count::Bookmark);
                 if initial_events_end && listing {
-                    self.whole_list(&resource_version);
+                    self.end_list(&resource_version)?;
                 } else {
                     self.advance(resource_version);
                 }
