@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::Client;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::clock::jitter;
 use crate::cluster::annotations::Keys;
 use crate::cluster::announce::{Patch, Vtep, decide, send};
 use crate::model::addr::ByFamily;
@@ -20,10 +21,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The longest wait that a server can ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(120);
 /// What was written takes a moment to come back through the watch; until then our Node still looks
-/// as if nothing had been. Also keeps two programs that disagree about an annotation from fighting
-/// faster than this.
+/// as if nothing had been.
 const ECHO: Duration = Duration::from_secs(2);
+/// Patches in a row that are sent as soon as they are due. Beyond that somebody disagrees, most likely
+/// another agent under our name, and every agent of the cluster hears of each round: the wait doubles.
+const PEACEFUL: u32 = 5;
+/// Our annotations have stood this long: the row of patches is over.
+const SETTLED: Duration = Duration::from_secs(120);
 
 /// What the announcer did.
 #[derive(Debug, Default)]
@@ -51,30 +58,11 @@ pub struct Announcer {
 impl Announcer {
     /// Runs until either source is gone.
     pub async fn run(mut self) {
-        let mut wait = FIRST_WAIT;
+        let mut waits = Waits::default();
         loop {
             let pause = match self.decide() {
                 None => Duration::ZERO,
-                Some((node, patch)) => match send(&self.client, &node, &patch, PATIENCE).await {
-                    Ok(()) => {
-                        self.counters.sent.fetch_add(1, Ordering::Relaxed);
-                        let written: Vec<String> = patch.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                        info!(node, "announced {}", written.join(" "));
-                        wait = FIRST_WAIT;
-                        ECHO
-                    }
-                    Err(problem) => {
-                        self.counters.failed.fetch_add(1, Ordering::Relaxed);
-                        warn!(
-                            node,
-                            "cannot write our annotations: {problem}; peers keep what they know of us, next try in {:.1} s",
-                            wait.as_secs_f32()
-                        );
-                        let now = wait;
-                        wait = (wait * 2).min(LONGEST_WAIT);
-                        now
-                    }
-                },
+                Some((node, patch)) => self.announce(&node, &patch, &mut waits).await,
             };
             if pause.is_zero() {
                 tokio::select! {
@@ -83,6 +71,39 @@ impl Announcer {
                 }
             } else {
                 tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    /// Sends a patch. Returns how long to wait before the next.
+    async fn announce(&self, node: &str, patch: &Patch, waits: &mut Waits) -> Duration {
+        let written: Vec<String> = patch.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let written = written.join(" ");
+        match send(&self.client, node, patch, PATIENCE).await {
+            Ok(()) => {
+                self.counters.sent.fetch_add(1, Ordering::Relaxed);
+                let wait = waits.sent(Instant::now());
+                if wait > ECHO {
+                    warn!(
+                        node,
+                        "announced {written}; somebody keeps writing something else there (an agent on another machine \
+                         with the same --node-name?), next in {} s at the soonest",
+                        wait.as_secs()
+                    );
+                } else {
+                    info!(node, "announced {written}");
+                }
+                wait
+            }
+            Err(problem) => {
+                self.counters.failed.fetch_add(1, Ordering::Relaxed);
+                let wait = waits.failed(problem.retry_after());
+                warn!(
+                    node,
+                    "cannot write our annotations: {problem}; peers keep what they know of us, next try in {:.1} s",
+                    wait.as_secs_f32()
+                );
+                wait
             }
         }
     }
@@ -110,4 +131,58 @@ fn vteps(report: &Report) -> ByFamily<Option<Vtep>> {
         let device = family.device.as_ref()?;
         Some(Vtep { vni: device.vni, mac: device.mac, public_ip: family.public_ip? })
     })
+}
+
+/// How long to wait between patches.
+#[derive(Debug, Default)]
+struct Waits {
+    failures: u32,
+    in_a_row: u32,
+    last: Option<Instant>,
+}
+
+impl Waits {
+    /// A patch was taken.
+    fn sent(&mut self, now: Instant) -> Duration {
+        self.failures = 0;
+        let settled = self.last.is_none_or(|last| now.duration_since(last) > SETTLED);
+        self.in_a_row = if settled { 1 } else { self.in_a_row.saturating_add(1) };
+        self.last = Some(now);
+        doubled(ECHO, self.in_a_row.saturating_sub(PEACEFUL))
+    }
+
+    /// A patch was not taken; `asked` is how long the server wants to be left alone.
+    fn failed(&mut self, asked: Option<Duration>) -> Duration {
+        let wait = doubled(FIRST_WAIT, self.failures);
+        self.failures = self.failures.saturating_add(1);
+        // The agents of a cluster do not come back in step.
+        wait.mul_f64(1.0 - jitter() / 2.0).max(asked.unwrap_or_default().min(LONGEST_ASKED))
+    }
+}
+
+fn doubled(first: Duration, times: u32) -> Duration {
+    first.saturating_mul(1 << times.min(16)).min(LONGEST_WAIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_api_server_is_asked_less_and_less_often_and_its_own_wish_is_met() {
+        let mut waits = Waits::default();
+        let all: Vec<Duration> = (0..9).map(|_| waits.failed(None)).collect();
+        assert!(all[0] <= FIRST_WAIT && all[8] >= LONGEST_WAIT / 2 && all[8] <= LONGEST_WAIT, "{all:?}");
+        assert_eq!(waits.failed(Some(Duration::from_secs(77))), Duration::from_secs(77));
+        waits.sent(Instant::now());
+        assert!(waits.failed(None) <= FIRST_WAIT);
+    }
+
+    #[test]
+    fn a_fight_over_our_annotations_slows_down_and_is_forgotten_when_they_have_stood() {
+        let (mut waits, start) = (Waits::default(), Instant::now());
+        let all: Vec<u64> = (0..10).map(|_| waits.sent(start).as_secs()).collect();
+        assert_eq!(all, [2, 2, 2, 2, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(waits.sent(start + SETTLED * 2), ECHO);
+    }
 }

@@ -32,12 +32,14 @@ use self::subnet_file::SubnetFile;
 use self::view::{Sources, Sums};
 use crate::cluster::annotations::Keys;
 use crate::cluster::client::{ClientOptions, connect};
+use crate::cluster::node::complaints;
 use crate::cluster::peers::Viewpoint;
 use crate::cluster::timing::Timing;
 use crate::cluster::watch::{Handle, Watcher};
 use crate::config::RunConfig;
 use crate::kernel::netlink::{Netlink, Waker};
 use crate::reconcile::Report;
+use crate::status::notices::Notices;
 use crate::status::{self, Identity};
 
 /// Runs the agent until SIGTERM or SIGINT. Nothing is torn down then: routes, neighbours and FDB
@@ -176,7 +178,11 @@ async fn wake_on_change(handle: Handle, waker: Waker) {
 
 /// What happens with every report, on the reconciler's thread.
 fn on_report(sums: Arc<Mutex<Sums>>, handle: Handle) -> Box<dyn FnMut(&Report) + Send> {
+    let mut notices = Notices::default();
+    let snapshots = handle.snapshots();
     Box::new(move |report| {
+        let own = snapshots.borrow().own.clone();
+        notices.tell(report, own.as_deref().map(complaints).unwrap_or_default());
         status::changes::log_changes(report);
         if report.wants_list {
             handle.request_list();

@@ -86,12 +86,14 @@ impl Reconciler {
 }
 
 fn end_of(report: &Report) -> Ended {
+    let withheld = report.families.iter().any(|(_, family)| family.as_ref().is_some_and(|it| it.withheld.is_some()));
     match report.verdict {
         Verdict::Blind(_) => Ended::Blind,
         Verdict::Waiting(_) => Ended::Waiting,
         Verdict::Converged => Ended::Done,
-        // What is pending says when it is due; if nothing does, the pass stopped half-way.
-        Verdict::Incomplete if report.next_try.is_some() || report.wants_list => Ended::Done,
+        // What is pending says when it is due, what is withheld waits for the API server; if it is
+        // neither, the pass stopped half-way.
+        Verdict::Incomplete if report.next_try.is_some() || withheld => Ended::Done,
         Verdict::Incomplete => Ended::Unfinished,
     }
 }

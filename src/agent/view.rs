@@ -10,6 +10,7 @@ use super::announcer::AnnounceCounters;
 use super::clock::Clock;
 use super::reconciler::Heartbeat;
 use super::subnet_file::SubnetFileCounters;
+use crate::cluster::node::complaints;
 use crate::cluster::problem::Class;
 use crate::cluster::watch::Handle;
 use crate::kernel::netlink::NetlinkCounters;
@@ -58,11 +59,13 @@ impl Sources {
             let sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
             (sums.totals.clone(), sums.netlink)
         };
+        let own = self.watcher.snapshots().borrow().own.clone();
         View {
             identity: self.identity.clone(),
             now,
             report: self.reports.borrow().clone(),
-            own: self.watcher.snapshots().borrow().own.clone(),
+            complaints: own.as_deref().map(complaints).unwrap_or_default(),
+            own,
             totals,
             api: self.api(),
             netlink: Netlink {

@@ -29,6 +29,8 @@ pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// The longest wait that a server can ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
+/// So many answers of 5xx to a watch in a row: a list is tried instead.
+const STUCK: u64 = 3;
 
 /// The loop. Made by [`Watcher::new`], driven by [`Watcher::run`].
 pub struct Watcher {
@@ -184,15 +186,18 @@ impl Watcher {
             End::NoStream(problem) => {
                 self.streams = Streams::Doubted;
                 let wait = if problem.passes() { self.backoff.next() } else { pause };
+                let wait = wait.max(asked(&problem));
                 let class = problem.class();
                 self.counters.failed(class, (self.clock)());
                 info!(class = class.label(), "no streaming list ({problem}); the next list comes in pages");
                 wait
             }
             End::Failed(problem) => {
-                self.resume.take_if(|_| problem.needs_list());
-                let wait = self.backoff.next().max(problem.retry_after().unwrap_or_default().min(MAX_RETRY_AFTER));
+                let wait = self.backoff.next().max(asked(&problem));
                 self.troubled(problem.class(), &problem, wait);
+                // A server that cannot go on from here again and again may still be able to list.
+                let stuck = self.trouble.is_some_and(|(class, times)| class == Class::Server && times >= STUCK);
+                self.resume.take_if(|_| stuck || problem.needs_list());
                 wait
             }
         }
@@ -230,4 +235,9 @@ impl Watcher {
             self.publish.send_replace(Arc::new(self.peers.snapshot().clone()));
         }
     }
+}
+
+/// How long the server asked to be left alone.
+fn asked(problem: &Problem) -> Duration {
+    problem.retry_after().unwrap_or_default().min(MAX_RETRY_AFTER)
 }

@@ -149,9 +149,9 @@ impl<'a> Program<'a> {
         next_stays && instead.all(|(key, route)| self.believed.routes.get(key) == Some(route))
     }
 
-    /// How many rows of a table are removed for good, and how many of ours were there: rows of peers
-    /// that are no longer wanted, not old forms of rows that are.
-    pub fn removals(&self, kind: Kind) -> (usize, usize) {
+    /// How many rows of a table are removed for good, of those that `counts` says yes to, and how many
+    /// of ours were there: rows of peers that are no longer wanted, not old forms of rows that are.
+    pub fn removals(&self, kind: Kind, counts: impl Fn(&Op) -> bool) -> (usize, usize) {
         let removed = |op: &&Op| match op {
             Op::Del { entry: Entry::Route(key, _), .. } => {
                 kind == Kind::Route && !self.wanted.peers.contains_key(&key.dst)
@@ -160,7 +160,7 @@ impl<'a> Program<'a> {
             Op::Set { .. } | Op::Link(_) => false,
         };
         let there = self.believed.entries().filter(|entry| entry.kind() == kind && is_ours(entry, self.wanted));
-        (self.pending.iter().filter(removed).count(), there.count())
+        (self.pending.iter().filter(removed).filter(|op| counts(op)).count(), there.count())
     }
 }
 

@@ -181,6 +181,68 @@ fn most_peers_leave_only_after_another_list() {
 }
 
 #[test]
+fn new_peers_do_not_hide_a_mass_removal() {
+    let mut world = World::with_peers(30);
+    world.pass();
+    (1..=20).for_each(|n| world.remove(&format!("node-{n}")));
+    (101..=140).for_each(|n| world.put(peer(n)));
+    let report = world.pass();
+    assert!(report.wants_list && report.changes.iter().all(|change| matches!(change.op, Op::Set { .. })));
+    assert!(world.pass().changes.is_empty());
+    world.snapshot.lists += 1;
+    assert_eq!((world.pass().changes.len(), world.pass().verdict), (60, Verdict::Converged));
+}
+
+#[test]
+fn what_somebody_adds_goes_at_once_however_much_it_is() {
+    let mut world = World::with_peers(3);
+    world.pass();
+    let device = world.kernel.net.index(&IfName::new("flannel.1")).expect("the device");
+    for n in 0..100 {
+        world.kernel.net.put_neighbour(device, [10, 244, 99, n].into(), Mac([2, 0, 0, 0, 9, n]));
+    }
+    let report = world.pass();
+    assert_eq!((report.changes.len(), report.verdict), (100, Verdict::Converged));
+}
+
+#[test]
+fn a_list_without_our_own_node_adds_but_removes_nothing() {
+    let mut world = World::with_peers(30);
+    world.pass();
+    let own = world.snapshot.own.take();
+    (1..=30).for_each(|n| world.remove(&format!("node-{n}")));
+    world.put(peer(31));
+    for _ in 0..3 {
+        world.snapshot.lists += 1;
+        let report = world.pass();
+        assert!(report.changes.iter().all(|change| matches!(change.op, Op::Set { .. })), "{:?}", told(&report));
+        assert!(!report.wants_list, "asked for a list that cannot tell");
+        assert!(report.families.v4.is_some_and(|family| family.withheld.is_some()));
+    }
+    // It is back, but the lists that lacked it prove nothing.
+    world.snapshot.own = own;
+    world.snapshot.generation += 1;
+    let report = world.pass();
+    assert!(report.changes.is_empty() && report.wants_list, "{report:?}");
+    world.snapshot.lists += 1;
+    assert_eq!((world.pass().changes.len(), world.pass().verdict), (90, Verdict::Converged));
+}
+
+#[test]
+fn a_list_that_was_never_whole_adds_but_removes_nothing() {
+    let mut world = World::with_peers(3);
+    world.pass();
+    (1..=3).for_each(|n| world.remove(&format!("node-{n}")));
+    world.put(peer(4));
+    world.memory = Memory::default();
+    world.snapshot.complete = false;
+    assert_eq!(world.pass().changes.len(), 3);
+    assert!(world.pass().changes.is_empty());
+    world.snapshot.complete = true;
+    assert_eq!((world.pass().changes.len(), world.pass().verdict), (9, Verdict::Converged));
+}
+
+#[test]
 fn no_own_node_no_change() {
     let mut world = World::with_peers(3);
     world.snapshot.own = None;

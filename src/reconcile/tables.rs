@@ -14,7 +14,8 @@ use crate::plan::cause::{Cause, People, of_del, of_set};
 use crate::plan::desired::{Desired, Wanted};
 use crate::plan::next::Program;
 
-/// A removal of more rows than this, and of more than half, is confirmed by another LIST first.
+/// A removal of more rows than this, and of more than a third, is confirmed by another LIST first.
+/// Only rows of nodes that are no longer listed count: what somebody else put in is no node's.
 const FEW: usize = 10;
 
 impl Pass<'_> {
@@ -33,31 +34,40 @@ impl Pass<'_> {
         let before: Option<Arc<Desired>> = self.memory.before.get(family).clone();
         let before = before.as_ref().and_then(|desired| desired.families.get(family).as_ref()).map(People::new);
         let causes = Causes { family, now: People::new(wanted), before };
-        self.withhold(family, &mut program, report);
+        self.withhold(&causes, &mut program, report);
         self.hold_back(&causes, &mut program, report);
         let wrote = self.work_off(&causes, &mut program);
         report.pending.extend(program.pending().iter().map(|op| causes.dependant(op)));
         wrote
     }
 
-    /// Keeps a removal of most rows back until the list of nodes has been read once more.
-    fn withhold(&mut self, family: Family, program: &mut Program<'_>, report: &mut FamilyReport) {
-        let removals = Kind::ALL.map(|kind| (kind, program.removals(kind)));
-        let mass = removals.iter().find(|(_, (gone, there))| *gone > FEW && gone * 2 > *there);
-        let lists = self.input.snapshot.lists;
-        let Some((kind, (gone, there))) = mass else {
-            *self.memory.mass.get_mut(family) = None;
+    /// Keeps back what an API server that has lost its mind must not do.
+    fn withhold(&mut self, causes: &Causes<'_>, program: &mut Program<'_>, report: &mut FamilyReport) {
+        let for_want_of_a_node = |op: &Op| matches!(op, Op::Del { .. }) && !causes.of(op).is_drift();
+        let removals = Kind::ALL.map(|kind| (kind, program.removals(kind, for_want_of_a_node)));
+        let mass = removals.iter().find(|(_, (gone, there))| *gone > FEW && gone * 3 > *there);
+        let many = removals.iter().any(|(_, (gone, _))| *gone > FEW);
+        let snapshot = self.input.snapshot;
+        let noticed = self.memory.mass.get_mut(causes.family);
+        // New rows make the share of the old ones smaller, so a notice stands until they are few.
+        *noticed = noticed.filter(|_| many).or_else(|| mass.map(|_| snapshot.lists));
+        let reason = if !snapshot.complete {
+            "nothing is removed until the list of Nodes can be read whole"
+        } else if snapshot.own.is_none() {
+            // A list without the very node that reads it: etcd lost or restored, or the wrong server. It
+            // does not become true by being repeated.
+            *noticed = Some(snapshot.lists);
+            "our own Node is not in the list of Nodes: such a list adds, but it removes nothing"
+        } else if noticed.is_none_or(|noticed| noticed < snapshot.lists) {
             return;
+        } else {
+            self.report.wants_list = true;
+            "the list of Nodes is read once more before so many entries are removed"
         };
-        let noticed = *self.memory.mass.get_mut(family).get_or_insert(lists);
-        if lists > noticed {
-            return;
+        let kept = program.put_off(for_want_of_a_node);
+        if !kept.is_empty() {
+            report.withheld = Some(format!("{reason}; {} entries are kept meanwhile", kept.len()));
         }
-        program.put_off(|op| matches!(op, Op::Del { .. }));
-        self.report.wants_list = true;
-        report.withheld = Some(format!(
-            "{gone} of {there} {kind} entries would be removed: the list of Nodes is read once more before that"
-        ));
     }
 
     /// Leaves out what failed a moment ago, what is being fought over, and what the kernel said it

@@ -8,6 +8,7 @@ pub mod counters;
 pub mod health;
 pub mod http;
 pub mod metrics;
+pub mod notices;
 mod openmetrics;
 pub mod process;
 pub mod state;
@@ -56,6 +57,8 @@ pub struct View {
     pub report: Option<Arc<Report>>,
     /// Our own Node, as last seen.
     pub own: Option<Arc<OwnNode>>,
+    /// What a person asked for with an annotation on it that cannot be done, in sentences.
+    pub complaints: Vec<String>,
     /// Sums over all passes.
     pub totals: Totals,
     /// Traffic with the API server.

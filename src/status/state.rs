@@ -51,7 +51,7 @@ impl<'a> State<'a> {
             ready: not_ready_because.is_empty(),
             not_ready_because,
             config: Config::of(view),
-            own_node: view.own.as_deref().map(Own::of),
+            own_node: view.own.as_deref().map(|own| Own::of(own, &view.complaints)),
             last_pass: view.report.as_deref().map(|report| Pass::of(view, report)),
             families: families.collect(),
             counters: Counters::of(view),
@@ -113,16 +113,17 @@ struct Own<'a> {
     uid: &'a str,
     pod_cidr: BTreeMap<&'static str, String>,
     annotations: &'a BTreeMap<Box<str>, Box<str>>,
+    problems: &'a [String],
 }
 
 impl<'a> Own<'a> {
-    fn of(own: &'a OwnNode) -> Self {
+    fn of(own: &'a OwnNode, problems: &'a [String]) -> Self {
         let text = |subnet: &Result<Subnet, Box<str>>| match subnet {
             Ok(subnet) => subnet.to_string(),
             Err(problem) => format!("none: {problem}"),
         };
         let pod_cidr = own.subnet.iter().map(|(family, subnet)| (family.label(), text(subnet)));
-        Self { uid: &own.uid, pod_cidr: pod_cidr.collect(), annotations: &own.annotations }
+        Self { uid: &own.uid, pod_cidr: pod_cidr.collect(), annotations: &own.annotations, problems }
     }
 }
 
