@@ -9,7 +9,7 @@ use crate::model::device::DeviceSpec;
 use crate::model::host::{Address, LinkKind, VxlanAttributes};
 use crate::model::op::{LinkOp, Refusal};
 
-use errno::{EACCES, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EEXIST, EINVAL, ENODEV, ENOENT};
+use errno::{EACCES, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EEXIST, EINVAL, ENODEV, ENOENT, EOPNOTSUPP};
 
 /// The least MTU of a VXLAN device in bytes (`ETH_MIN_MTU`).
 const MIN_MTU: u32 = 68;
@@ -130,7 +130,7 @@ impl Net {
     fn change_local(&mut self, index: IfIndex, ip: IpAddr) -> Result<(), Refusal> {
         let vxlan = self.vxlan(index)?;
         if vxlan.local.is_some_and(|old| Family::of(old) != Family::of(ip)) {
-            return refuse(EINVAL, "New local address family does not match old");
+            return refuse(EOPNOTSUPP, "New local address family does not match old");
         }
         vxlan.local = Some(ip);
         Ok(())
