@@ -9,6 +9,7 @@ mod isolation;
 mod keeping;
 mod layering;
 mod meddling;
+mod ours;
 mod patience;
 mod properties;
 mod reference;
