@@ -1,7 +1,9 @@
 //! A hundred kinds of garbage in every place that a person, a bug or an attacker can write to.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use weft::cluster::annotations::{DEFAULT_PREFIX, Keys};
+use weft::cluster::event::Event;
 use weft::cluster::node;
 use weft::cluster::peers::{Seen, Viewpoint};
 use weft::cluster::wire::{Page, SlimNode};
@@ -364,4 +366,51 @@ fn garbage_in_the_place_of_a_list_is_no_empty_cluster() {
         assert!(Page::read(&keys, no_list.as_bytes()).is_err(), "{no_list}");
     }
     assert!(Page::read(&keys, br#"{"kind":"NodeList","metadata":{"resourceVersion":"1"},"items":[]}"#).is_ok());
+}
+
+/// Bytes of a real node, some of them replaced, some taken out.
+fn spoilt() -> impl Strategy<Value = Vec<u8>> {
+    let edits = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..8);
+    edits.prop_map(|edits| {
+        let mut bytes = good().to_string().into_bytes();
+        for (at, byte, remove) in edits {
+            let at = at.index(bytes.len());
+            if remove {
+                bytes.remove(at);
+            } else {
+                bytes[at] = byte;
+            }
+        }
+        bytes
+    })
+}
+
+proptest! {
+    #[test]
+    fn bytes_gone_wrong_are_an_error_or_a_node_and_never_a_crash(bytes in spoilt()) {
+        let keys = Keys::new(DEFAULT_PREFIX).unwrap();
+        let view = Viewpoint { own: "self".into(), vni: Vni::new(1).unwrap() };
+        if let Ok(node) = SlimNode::read(&keys, &bytes) {
+            if let Seen::Other(record) = view.see(&node) {
+                for (_, standing) in record.standing.iter() {
+                    said(standing);
+                }
+            }
+            node::own("self".into(), &node);
+        }
+        let list = [br#"{"metadata":{"resourceVersion":"1"},"items":["#, &*bytes, b"]}"].concat();
+        let _ = Page::read(&keys, &list);
+        let line = [br#"{"type":"MODIFIED","object":"#, &*bytes, b"}"].concat();
+        let _ = Event::read(&keys, &line);
+        let _ = Event::read(&keys, &bytes);
+    }
+
+    #[test]
+    fn any_text_as_an_annotation_is_survived(text in "\\PC{0,200}", key in 0_usize..6) {
+        let keys = ["backend-data", "public-ip", "backend-type", "kube-subnet-manager", "backend-v6-data", "public-ipv6"];
+        let node = read(&annotated(keys[key], &json!(text)));
+        for (_, standing) in node.standing.iter() {
+            said(standing);
+        }
+    }
 }
