@@ -17,6 +17,7 @@ mod http;
 #[path = "../support/picture.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod picture;
+mod plan;
 #[path = "../support/sandbox.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod sandbox;
@@ -27,5 +28,5 @@ mod topology;
 mod world;
 
 fn main() -> std::process::ExitCode {
-    sandbox::contained([topology::all(), shape::all(), adoption::all()].concat(), || {})
+    sandbox::contained([topology::all(), shape::all(), adoption::all(), plan::all()].concat(), || {})
 }
