@@ -2,10 +2,11 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may")]
 
+mod lab;
 #[path = "../support/sandbox.rs"]
 mod sandbox;
 mod topology;
 
 fn main() -> std::process::ExitCode {
-    sandbox::main(topology::all())
+    sandbox::main([topology::all(), lab::all()].concat())
 }
