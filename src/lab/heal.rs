@@ -25,6 +25,13 @@ pub struct Traffic {
     pub v6: bool,
 }
 
+impl Traffic {
+    /// From one machine's pod to another's, over IPv4, with nothing beside.
+    pub const fn between(from: u8, to: u8) -> Self {
+        Self { through: (from, to), beside: None, v6: false }
+    }
+}
+
 /// What is expected.
 #[derive(Clone, Copy, Debug)]
 pub struct Proof {
@@ -40,7 +47,7 @@ pub struct Proof {
 /// If they are not in time, if nothing was really broken, or if somebody beside it noticed.
 pub fn measure(
     stage: &mut Stage,
-    what: String,
+    what: &str,
     traffic: Traffic,
     proof: Option<Proof>,
     act: impl FnOnce(&mut Stage) -> Result<(), Trouble>,
@@ -60,11 +67,10 @@ pub fn measure(
             return Err(Trouble::Unproven(format!("`{what}` broke nothing: the kernel has not said {:?}", proof.cry)));
         }
     }
-    if let Some(Tally { lost: 1.., sent, .. }) = beside {
-        let lost = beside.as_ref().map_or(0, |tally| tally.lost);
+    if let Some(Tally { lost: lost @ 1.., sent, .. }) = beside {
         return Err(Trouble::Unproven(format!("`{what}` cost pings that had nothing to do with it: {lost} of {sent}")));
     }
-    Ok(Scene { what, healed, through, beside })
+    Ok(Scene { what: what.to_owned(), command: None, healed, through, beside })
 }
 
 fn stream(stage: &Stage, (from, to): (u8, u8), v6: bool) -> Result<Stream, Trouble> {

@@ -27,14 +27,15 @@ fn guide(stage: &Stage) -> String {
         "  the cluster:  nsenter -t {pid}{user} -n kubectl --server {} get nodes -o yaml\n",
         stage.server.url()
     );
-    for member in stage.members.values() {
+    let pods: Vec<_> = stage.members.values().filter_map(|member| member.machine.pod.addresses.first()).collect();
+    for (member, other) in stage.members.values().zip(pods.iter().cycle().skip(1)) {
         let (machine, network) = (&member.machine, enter(&member.machine.network));
         text += &format!("\n  {}:       {network} ip route\n", machine.name);
         for command in ["ip neighbour show nud permanent", "bridge fdb show dev flannel.1", "ip monitor"] {
             text += &format!("                {network} {command}\n");
         }
         text += &format!("                {network} curl -s http://127.0.0.1:{STATUS_PORT}/state\n");
-        text += &format!("  its pod:      {} ping 10.244.1.2\n", enter(&machine.pod.network));
+        text += &format!("  its pod:      {} ping {other}\n", enter(&machine.pod.network));
     }
     text + "\nBreak something, and see `ip monitor` tell of its return.\n"
 }

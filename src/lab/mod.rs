@@ -83,7 +83,7 @@ fn conclude(options: Options, voice: Voice, stage: Option<&Stage>, outcome: &Out
     if !options.logs {
         for member in stage.into_iter().flat_map(|stage| stage.members.values()) {
             let log = member.agent.as_ref().map(agent::Agent::log).unwrap_or_default();
-            for line in log.iter().rev().take(40).rev() {
+            for line in log.iter().rev().take(15).rev() {
                 let _ = writeln!(stderr, "[{}] {line}", member.machine.name);
             }
         }

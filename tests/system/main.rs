@@ -14,6 +14,7 @@ mod flannel;
 #[path = "../support/http.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod http;
+mod lab;
 #[path = "../support/picture.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod picture;
@@ -28,5 +29,5 @@ mod topology;
 mod world;
 
 fn main() -> std::process::ExitCode {
-    sandbox::contained([topology::all(), shape::all(), adoption::all(), plan::all()].concat(), || {})
+    sandbox::contained([topology::all(), lab::all(), shape::all(), adoption::all(), plan::all()].concat(), || {})
 }
