@@ -72,9 +72,8 @@ impl Monitor {
         Waker(Arc::clone(&self.woken))
     }
 
-    /// Waits for a change, a wake-up or the end of the time; without a time, for ever. What does not matter
-    /// is passed over and does not lengthen the wait: the deadline is in the kernel, in a timer.
-    pub(super) fn wait(&mut self, timeout: Option<Duration>, counters: &mut NetlinkCounters) -> Heard {
+    /// Waits for a change, a wake-up or the end of the time. What does not matter is passed over and does not lengthen the wait: the deadline is in the kernel, in a timer.
+    pub(super) fn wait(&mut self, timeout: Duration, counters: &mut NetlinkCounters) -> Heard {
         match self.try_wait(timeout, counters) {
             Ok(heard) => heard,
             Err(errno) => {
@@ -85,7 +84,7 @@ impl Monitor {
         }
     }
 
-    fn try_wait(&mut self, timeout: Option<Duration>, counters: &mut NetlinkCounters) -> Result<Heard, Errno> {
+    fn try_wait(&mut self, timeout: Duration, counters: &mut NetlinkCounters) -> Result<Heard, Errno> {
         self.arm(timeout)?;
         loop {
             let [changed, woken, late] = self.poll()?;
@@ -103,14 +102,10 @@ impl Monitor {
         }
     }
 
-    fn arm(&self, timeout: Option<Duration>) -> Result<(), Errno> {
+    fn arm(&self, timeout: Duration) -> Result<(), Errno> {
         // Setting it also forgets that it went off before. Zero would turn it off.
-        match timeout.map(|timeout| timeout.max(Duration::from_nanos(1))) {
-            Some(timeout) => {
-                self.timer.set(Expiration::OneShot(TimeSpec::from_duration(timeout)), TimerSetTimeFlags::empty())
-            }
-            None => self.timer.unset(),
-        }
+        let timeout = TimeSpec::from_duration(timeout.max(Duration::from_nanos(1)));
+        self.timer.set(Expiration::OneShot(timeout), TimerSetTimeFlags::empty())
     }
 
     fn poll(&self) -> Result<[bool; 3], Errno> {

@@ -297,12 +297,13 @@ impl Dice {
                 let via = match self.roll(8) {
                     0 => None,
                     1 => Some(own_address(family)),
-                    2 => Some(self.local(family)),
+                    2 => Some(ip(if family == Family::V4 { "192.168.174.1" } else { "fd00:174::1" })),
                     3 => Some(self.dst(family).base()),
                     _ => Some(key.dst.base()),
                 };
                 let protocol = self.pick(&[119, 119, 3]);
-                Entry::Route(key, Route { via, onlink: !self.once_in(8), protocol, plain: true })
+                // weft never asks for a gateway that is not onlink.
+                Entry::Route(key, Route { via, onlink: via.is_some(), protocol, plain: true })
             }
             1 => Entry::Neighbour(self.dst(family).base(), Neighbour { mac: self.pick(&MACS) }),
             _ => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weft::kernel::{Heard, Listen};
+use weft::kernel::{Heard, Listen as _};
 use weft::model::addr::Family;
 
 use crate::sandbox::{batch, eventually, json, sh};
@@ -21,7 +21,7 @@ crate::tests![
 ];
 
 /// Long enough for anything that is on its way.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 /// What comes from the kernel is there before the command that caused it is over.
 const NOW: Duration = Duration::ZERO;
 
