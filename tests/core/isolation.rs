@@ -93,7 +93,7 @@ fn any_fate() -> impl Strategy<Value = Fate> {
 }
 
 proptest! {
-    #![proptest_config(cases(128))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn every_mixture_of_rows_is_put_right_in_the_right_order(

@@ -92,7 +92,7 @@ fn many_nodes_becoming_unusable_at_once_are_no_mass_removal() {
 }
 
 proptest! {
-    #![proptest_config(cases(48))]
+    #![proptest_config(cases(24))]
 
     /// Before the list of nodes is whole, or when our own node is missing in it, no row goes for want of
     /// a node; and nothing at all happens before our own node was ever seen.

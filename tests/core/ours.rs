@@ -1,5 +1,6 @@
 //! Our own side: the device follows the configuration, our Node and the underlay; and leaving.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use proptest::prelude::*;
 use weft::model::addr::{ByFamily, Family, IfName, Mac, Vni};
 use weft::model::host::LinkKind;
 use weft::model::node::OwnNode;
+use weft::plan::cause::Cause;
 use weft::reconcile::{Input, Leave, Verdict, leave, preview};
 
 use crate::cluster::any_tame_node;
@@ -89,7 +91,7 @@ fn apply(world: &mut World, change: Change) {
 }
 
 proptest! {
-    #![proptest_config(cases(64))]
+    #![proptest_config(cases(32))]
 
     /// However often configuration, Node and underlay change: in the end the device is what they say,
     /// and every peer is reached.
@@ -130,6 +132,34 @@ proptest! {
             let overwrite = world.snapshot.own.as_deref().and_then(|own| *own.overwrite.get(family));
             prop_assert!(said.ready && said.public_ip == overwrite.or(Some(local)));
         }
+    }
+
+    /// A change has the cause that it has.
+    #[test]
+    fn every_change_is_explained(
+        (family, meddle) in any_meddle(4),
+        node in any_tame_node(6),
+        gone in 1..=4_u8,
+    ) {
+        let mut world = World::with_peers(4);
+        world.converge();
+        let causes = |world: &mut World| world.pass().changes.iter().map(|change| change.cause).collect::<BTreeSet<_>>();
+        meddle.act(&mut world.kernel.net, family);
+        let found = causes(&mut world);
+        if let Meddle::UnderlayRemade = meddle {
+            prop_assert!(found.contains(&Cause::LocalChanged), "{:?}", found);
+        } else {
+            prop_assert!(found.iter().all(|cause| cause.is_drift()), "{:?}", found);
+        }
+        world.converge();
+        let known = world.snapshot.nodes.contains_key(&node.name);
+        world.put(node);
+        let expected = [if known { Cause::NodeChanged } else { Cause::NodeJoined }, Cause::NodeLeft];
+        let found = causes(&mut world);
+        prop_assert!(found.iter().all(|cause| expected.contains(cause)), "{:?}", found);
+        world.converge();
+        world.remove(&crate::cluster::plain(gone).name);
+        prop_assert_eq!(causes(&mut world), BTreeSet::from([Cause::NodeLeft]));
     }
 
     /// What a dry run tells is what a pass then does, operation by operation.
