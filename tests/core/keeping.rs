@@ -107,7 +107,9 @@ proptest! {
         prop_assume!(!own_known || !complete);
         let mut world = World::with_peers(6);
         world.pass();
-        meddles.iter().for_each(|(family, meddle)| meddle.act(&mut world.kernel.net, *family));
+        for (family, meddle) in &meddles {
+            meddle.act(&mut world.kernel.net, *family);
+        }
         (1..=6).for_each(|n| world.remove(&plain(n).name));
         world.put_all(nodes);
         let whole = world.snapshot.clone();
@@ -141,7 +143,9 @@ proptest! {
         let mass = gone.len() > 10 && gone.len() * 3 > usize::from(there);
         let mut world = World::with_peers(there);
         world.pass();
-        gone.iter().for_each(|n| world.remove(&plain(*n).name));
+        for n in &gone {
+            world.remove(&plain(*n).name);
+        }
         if joining {
             world.put(plain(60));
         }
@@ -196,7 +200,9 @@ proptest! {
         }
         world.restart();
         let left: Vec<u8> = stale.into_iter().filter(|n| *n <= count).collect();
-        left.iter().for_each(|n| world.remove(&plain(*n).name));
+        for n in &left {
+            world.remove(&plain(*n).name);
+        }
         let changed: Vec<u8> = nodes_changed.into_iter().filter(|n| *n <= count && !left.contains(n)).collect();
         for n in &changed {
             let mut node = plain(*n);

@@ -61,8 +61,8 @@ fn underlay_ip(family: Family, n: u8) -> IpAddr {
     public_ip(family, if n == 1 { 1 } else { 248 + n })
 }
 
-fn apply(world: &mut World, change: Change) {
-    match change {
+fn apply(world: &mut World, change: &Change) {
+    match *change {
         Change::Port(port) => world.settings.overlay.port = port,
         Change::Gbp(gbp) => world.settings.overlay.gbp = gbp,
         Change::Learning(learning) => world.settings.overlay.learning = learning,
@@ -101,7 +101,7 @@ proptest! {
         crate::world::lock(&world.watch).off = true;
         world.pass();
         for (change, look) in changes {
-            apply(&mut world, change);
+            apply(&mut world, &change);
             if look {
                 world.pass();
             }
@@ -172,7 +172,9 @@ proptest! {
         world.pass();
         (1..=6).for_each(|n| world.remove(&crate::cluster::plain(n).name));
         world.put_all(nodes);
-        meddles.iter().for_each(|(family, meddle)| meddle.act(&mut world.kernel.net, *family));
+        for (family, meddle) in &meddles {
+            meddle.act(&mut world.kernel.net, *family);
+        }
         world.restart();
         let before = world.kernel.net.clone();
         let host = before.observe(&world.scope());
@@ -196,7 +198,7 @@ fn a_change_that_the_kernel_can_make_in_place_does_not_remake_the_device() {
         let mut world = World::with_peers(3);
         world.converge();
         let before = Family::BOTH.map(|family| (world.kernel.net.index(&device(family)), world.tables(family)));
-        apply(&mut world, change.clone());
+        apply(&mut world, &change);
         world.settle();
         let after = Family::BOTH.map(|family| (world.kernel.net.index(&device(family)), world.tables(family)));
         assert_eq!(before, after, "{change:?}");
@@ -209,7 +211,7 @@ fn a_change_that_needs_a_new_device_brings_every_peer_back_in_the_same_pass() {
         let mut world = World::with_peers(3);
         world.converge();
         let before = world.kernel.net.index(&device(Family::V4));
-        apply(&mut world, change);
+        apply(&mut world, &change);
         assert_eq!(world.pass().verdict, Verdict::Converged);
         assert_ne!(world.kernel.net.index(&device(Family::V4)), before);
         assert_eq!(Family::BOTH.map(|family| world.tables(family).len()), [9, 9]);
