@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use weft::kernel::fake::Net;
 use weft::model::addr::{ByFamily, Family, IfName, Mac, Vni};
 use weft::model::host::LinkKind;
 use weft::model::node::OwnNode;
@@ -13,9 +14,9 @@ use weft::plan::cause::Cause;
 use weft::reconcile::{Input, Leave, Verdict, leave, preview};
 
 use crate::cluster::any_tame_node;
-use crate::meddling::{Meddle, any_meddle};
+use crate::meddling::{Meddle, Trouble, any_honest_trouble, any_meddle};
 use crate::properties::cases;
-use crate::world::{MINUTE, World, cidr, device, ip, own, pod_cidr, public_ip, vtep_mac};
+use crate::world::{MINUTE, World, cidr, device, flannel_route, ip, own, pod_cidr, public_ip, reaches, vtep_mac};
 
 /// A change of what our device should be.
 #[derive(Clone, Debug)]
@@ -132,6 +133,40 @@ proptest! {
             let overwrite = world.snapshot.own.as_deref().and_then(|own| *own.overwrite.get(family));
             prop_assert!(said.ready && said.public_ip == overwrite.or(Some(local)));
         }
+    }
+
+    /// Handing over to flannel never leaves a peer without a route, whatever fails on the way; done again
+    /// it is complete, and weft can take the node back as smoothly.
+    #[test]
+    fn handing_over_leaves_no_gap(
+        peers in 1..8_u8,
+        troubles in vec((1..24_u64, any_honest_trouble()), 0..4),
+    ) {
+        let mut world = World::with_peers(peers);
+        world.converge();
+        let reached = move |net: &Net| Family::BOTH.map(|family| {
+            let tables = net.index(&device(family)).and_then(|index| net.tables(index, family)).unwrap_or_default();
+            (1..=peers).filter(|n| reaches(&tables, pod_cidr(family, *n))).count()
+        });
+        world.kernel.check(move |net, tried| {
+            let there = Family::BOTH.iter().all(|family| net.index(&device(*family)).is_some());
+            assert!(!there || reached(net) == [usize::from(peers); 2], "{}: a gap", tried.op);
+        });
+        for (nth, trouble) in troubles.iter().filter(|(_, trouble)| !matches!(trouble, Trouble::Vanish)) {
+            world.kernel.fail(*nth, trouble.fault());
+        }
+        let scope = world.scope();
+        let _interrupted = leave(&mut world.kernel, &scope, Leave::HandOver);
+        world.kernel.calm();
+        leave(&mut world.kernel, &scope, Leave::HandOver).unwrap();
+        for family in Family::BOTH {
+            let routes: Vec<_> = world.tables(family).routes.into_iter().collect();
+            let flannels: Vec<_> = (1..=peers).map(|n| flannel_route(pod_cidr(family, n))).collect();
+            prop_assert_eq!(routes, flannels);
+        }
+        prop_assert!(leave(&mut world.kernel, &scope, Leave::HandOver).unwrap().is_empty());
+        world.restart();
+        world.converge();
     }
 
     /// A change has the cause that it has.
