@@ -128,8 +128,11 @@ impl Attempts {
         let left: HashSet<_> = left.iter().map(key).collect();
         for (key, record) in &mut self.records {
             let about = key.0 == *device && matches!(key.1, Subject::Link(_)) == settings;
-            if about && !left.contains(key) {
+            if about && record.failures > 0 && !left.contains(key) {
                 record.failures = 0;
+                if record.truces == 0 {
+                    record.not_before = Duration::ZERO;
+                }
             }
         }
     }
@@ -202,6 +205,18 @@ mod tests {
         assert!(!attempts.has_failed(&up()));
         attempts.forgive(now);
         assert!(attempts.records.is_empty());
+    }
+
+    #[test]
+    fn what_is_right_by_itself_is_not_waited_for_when_it_breaks_again() {
+        let mut attempts = Attempts::default();
+        (0..12).for_each(|_| attempts.failed(&up(), "no".into(), Duration::ZERO));
+        attempts.looked(up().device(), false, &[]);
+        assert!(attempts.put_off(&up(), Duration::ZERO).is_some(), "that look was at the rows");
+        attempts.looked(up().device(), true, &[up()]);
+        assert!(attempts.put_off(&up(), Duration::ZERO).is_some(), "it is still to be done");
+        attempts.looked(up().device(), true, &[]);
+        assert_eq!(attempts.put_off(&up(), Duration::ZERO), None);
     }
 
     #[test]

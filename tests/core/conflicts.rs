@@ -20,7 +20,7 @@ fn wanted(world: &mut World, family: Family) -> Wanted {
 }
 
 proptest! {
-    #![proptest_config(cases(128))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn every_claim_is_decided_as_the_rules_say(nodes in vec(any_node(10), 0..20)) {

@@ -93,7 +93,7 @@ fn any_fate() -> impl Strategy<Value = Fate> {
 }
 
 proptest! {
-    #![proptest_config(cases(128))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn every_mixture_of_rows_is_put_right_in_the_right_order(
@@ -169,6 +169,36 @@ fn a_foreign_route_on_a_key_blocks_that_peer_alone_and_stays() {
         assert_eq!(held, [foreign]);
         world.kernel.net.del_routes(|held, _| held == key);
         world.converge();
+    }
+}
+
+/// It appears after the look and before any one of the operations that follow.
+#[test]
+fn a_foreign_route_that_appears_at_the_last_moment_is_not_overwritten() {
+    let foreign = Route { via: None, onlink: false, protocol: 4, plain: true };
+    for nth in 1..=26 {
+        for family in Family::BOTH {
+            let mut world = World::with_peers(PEERS);
+            crate::world::lock(&world.watch).off = true;
+            let [_, _, Entry::Route(key, _)] = rows(&peer(family, 2)) else { panic!("a route") };
+            let appear = move |net: &mut weft::kernel::fake::Net| {
+                if net.routes().all(|(held, _)| held != key) {
+                    net.put_route(key, net.index(&weft::model::addr::IfName::new("docker0")), foreign);
+                }
+            };
+            world.kernel.fail(nth, weft::kernel::fake::Fault::overtaken(appear));
+            world.pass();
+            assert_eq!(world.kernel.unspent(), 0, "operation {nth}");
+            let report = world.settle_with_problems();
+            let held = world.kernel.net.routes().find(|(held, _)| *held == key).map(|(_, it)| it.route);
+            let states = peer_states(&report, family);
+            if held == Some(foreign) {
+                assert!(matches!(states[&plain(2).name], PeerState::Pending(_)), "operation {nth}: {states:?}");
+            } else {
+                assert_eq!(states[&plain(2).name], PeerState::Installed, "it came too late");
+            }
+            assert_eq!(states[&plain(1).name], PeerState::Installed);
+        }
     }
 }
 

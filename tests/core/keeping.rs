@@ -92,24 +92,28 @@ fn many_nodes_becoming_unusable_at_once_are_no_mass_removal() {
 }
 
 proptest! {
-    #![proptest_config(cases(48))]
+    #![proptest_config(cases(24))]
 
-    /// Before the list of nodes is whole, and while our own node is unknown at the start, nothing at all
-    /// is written.
+    /// Before the list of nodes is whole, or when our own node is missing in it, no row goes for want of
+    /// a node; and nothing at all happens before our own node was ever seen.
     #[test]
-    fn nothing_is_written_on_partial_knowledge(
+    fn nothing_is_removed_on_partial_knowledge(
         nodes in vec(any_node(6), 0..8),
         meddles in vec(any_meddle(6), 0..6),
         own_known: bool,
+        complete: bool,
         restarted: bool,
     ) {
+        prop_assume!(!own_known || !complete);
         let mut world = World::with_peers(6);
         world.pass();
-        meddles.iter().for_each(|(family, meddle)| meddle.act(&mut world.kernel.net, *family));
+        for (family, meddle) in &meddles {
+            meddle.act(&mut world.kernel.net, *family);
+        }
         (1..=6).for_each(|n| world.remove(&plain(n).name));
         world.put_all(nodes);
         let whole = world.snapshot.clone();
-        world.snapshot.complete = false;
+        world.snapshot.complete = complete;
         if !own_known {
             world.snapshot.own = None;
         }
@@ -117,22 +121,31 @@ proptest! {
             world.restart();
         }
         let before = world.kernel.net.clone();
-        let report = world.pass();
-        prop_assert!(matches!(report.verdict, Verdict::Waiting(_)));
-        prop_assert!(world.kernel.net == before);
+        for _ in 0..3 {
+            let report = world.pass();
+            if !own_known && restarted {
+                prop_assert!(matches!(report.verdict, Verdict::Waiting(_)));
+                prop_assert!(world.kernel.net == before);
+            }
+            let removed = |change: &&weft::reconcile::Change| matches!(change.op, Op::Del { .. }) && !change.cause.is_drift();
+            prop_assert_eq!(report.changes.iter().find(removed).map(|change| change.op.to_string()), None);
+            world.now += crate::world::MINUTE;
+        }
         world.snapshot = whole;
         world.converge();
     }
 
-    /// More than ten peers and more than half of them gone: not before another whole LIST says so too.
+    /// More than ten peers and more than a third of them gone: not before another whole LIST says so too.
     /// What else changed is done meanwhile.
     #[test]
     fn a_mass_removal_waits_for_another_list(there in 11..40_u8, gone in hash_set(1..40_u8, 11..40), joining: bool) {
         let gone: Vec<u8> = gone.into_iter().filter(|n| *n <= there).collect();
-        let mass = gone.len() > 10 && gone.len() * 2 > usize::from(there);
+        let mass = gone.len() > 10 && gone.len() * 3 > usize::from(there);
         let mut world = World::with_peers(there);
         world.pass();
-        gone.iter().for_each(|n| world.remove(&plain(*n).name));
+        for n in &gone {
+            world.remove(&plain(*n).name);
+        }
         if joining {
             world.put(plain(60));
         }
@@ -187,7 +200,9 @@ proptest! {
         }
         world.restart();
         let left: Vec<u8> = stale.into_iter().filter(|n| *n <= count).collect();
-        left.iter().for_each(|n| world.remove(&plain(*n).name));
+        for n in &left {
+            world.remove(&plain(*n).name);
+        }
         let changed: Vec<u8> = nodes_changed.into_iter().filter(|n| *n <= count && !left.contains(n)).collect();
         for n in &changed {
             let mut node = plain(*n);
