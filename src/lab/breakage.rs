@@ -10,7 +10,7 @@ use super::witness::Cry;
 use crate::kernel::Kernel;
 use crate::model::addr::Family;
 use crate::model::op::{Ack, Dev, LinkOp, Op};
-use crate::model::table::{Entry, Kind};
+use crate::model::table::{Entry, Kind, Tables};
 
 /// What is broken on node-1: what it has for node-2, or its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ fn prepare(stage: &mut Stage, family: Family, wound: Wound) -> Result<(String, O
     let rows = rows::peer(&node, family).ok_or_else(|| missing("peer"))?;
     let of = |kind: Kind| {
         let tables = sight.host.tables.get(family).as_ref();
-        let mut entries = tables.into_iter().flat_map(|tables| tables.entries());
+        let mut entries = tables.into_iter().flat_map(Tables::entries);
         entries
             .find(|entry| entry.kind() == kind && rows.iter().any(|row| row.is(entry)))
             .ok_or_else(|| missing(kind.label()))

@@ -62,10 +62,10 @@ pub fn measure(
     let healed = begun.elapsed();
     thread::sleep(CALM);
     let (through, beside) = (through.stop(), beside.map(Stream::stop));
-    if let (Some(proof), Some(witness)) = (proof, witness) {
-        if !witness.heard().contains(&proof.cry) {
-            return Err(Trouble::Unproven(format!("`{what}` broke nothing: the kernel has not said {:?}", proof.cry)));
-        }
+    if let (Some(Proof { cry, .. }), Some(witness)) = (proof, witness)
+        && !witness.heard().contains(&cry)
+    {
+        return Err(Trouble::Unproven(format!("`{what}` broke nothing: the kernel has not said {cry:?}")));
     }
     if let Some(Tally { lost: lost @ 1.., sent, .. }) = beside {
         return Err(Trouble::Unproven(format!("`{what}` cost pings that had nothing to do with it: {lost} of {sent}")));

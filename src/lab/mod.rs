@@ -30,6 +30,10 @@ use self::tour::Voice;
 
 /// What to build, and how to tell.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line, and any combination has a meaning"
+)]
 pub struct Options {
     /// Machines; at least two.
     pub nodes: u8,

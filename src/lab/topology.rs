@@ -110,7 +110,7 @@ impl Addressing {
 /// The number whose hexadecimal digits read as this one's decimal ones, so that machine 12 is `::12`.
 const fn digits(number: u8) -> u16 {
     let number = number as u16;
-    (number / 100) << 8 | (number / 10 % 10) << 4 | number % 10
+    ((number / 100) << 8) | ((number / 10 % 10) << 4) | (number % 10)
 }
 
 const fn underlay_v6(host: u16) -> Ipv6Addr {
@@ -237,8 +237,8 @@ impl Underlay {
     /// # Errors
     /// As [`Self::build`].
     pub fn remove(&self, machine: Machine) -> io::Result<()> {
-        let port = format!("to-{}", machine.name);
-        self.namespace.run(|| Links::open()?.delete(&port))?
+        let Machine { name, .. } = machine;
+        self.namespace.run(|| Links::open()?.delete(&format!("to-{name}")))?
     }
 }
 
