@@ -105,7 +105,7 @@ impl Meddle {
                 net.put_route(key, Some(index), Route::through(pod_cidr(family, 99).base()));
             }
             Self::NeighbourElsewhere(n) => {
-                net.put_neighbour(index, pod_cidr(family, n).base(), Mac([2, 9, 9, 9, 9, n]))
+                net.put_neighbour(index, pod_cidr(family, n).base(), Mac([2, 9, 9, 9, 9, n]));
             }
             Self::FdbElsewhere(n) => net.put_fdb(index, vtep_mac(family, n), Fdb::to(public_ip(family, 99))),
             Self::StaleRoute(n) => {

@@ -59,6 +59,7 @@ fn underlay_ip(family: Family, n: u8) -> IpAddr {
     public_ip(family, if n == 1 { 1 } else { 248 + n })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the change is used up")]
 fn apply(world: &mut World, change: Change) {
     match change {
         Change::Port(port) => world.settings.overlay.port = port,

@@ -33,7 +33,7 @@ fn run(world: &mut World, span: Duration, idle: Duration, mut between: impl FnMu
 }
 
 fn gaps(times: &[Duration]) -> Vec<Duration> {
-    times.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect()
 }
 
 #[test]
