@@ -8,7 +8,13 @@
 mod calm;
 mod cluster;
 mod forms;
+#[path = "../support/http.rs"]
+#[allow(dead_code, reason = "shared by several test binaries")]
+mod http;
+mod kubelet;
+mod limits;
 mod machine;
+mod memory;
 mod nexthop;
 mod plot;
 mod program;
@@ -42,9 +48,12 @@ struct Options {
     /// Numbers of routes at which their forms are compared; flannel's takes two minutes at 50,000.
     #[arg(long, value_delimiter = ',')]
     forms: Vec<u32>,
-    /// Parts to run, with commas between them: program, still, forms, waiting.
+    /// Parts to run, with commas between them: program, still, forms, waiting, memory.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Ends with an error if a promise is not kept.
+    #[arg(long)]
+    check: bool,
     /// Writes what was measured to this file as JSON too.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -64,15 +73,17 @@ pub(crate) struct Run {
     pub(crate) form_sizes: Vec<u32>,
     /// Programmed while somebody else waits.
     pub(crate) wait_size: u32,
+    /// Nodes that a whole agent is weighed among.
+    pub(crate) nodes: u32,
 }
 
 impl Run {
     fn new(options: &Options) -> Self {
         let usual = if options.quick {
-            Self { runs: 2, sizes: vec![100, 300], form_sizes: vec![300], wait_size: 300 }
+            Self { runs: 2, sizes: vec![100, 300], form_sizes: vec![300], wait_size: 300, nodes: 100 }
         } else {
             let form_sizes = vec![1000, 5000, 20_000];
-            Self { runs: 7, sizes: vec![100, 1000, 5000, 10_000], form_sizes, wait_size: 10_000 }
+            Self { runs: 7, sizes: vec![100, 1000, 5000, 10_000], form_sizes, wait_size: 10_000, nodes: 5000 }
         };
         let or = |asked: &Vec<u32>, usual| if asked.is_empty() { usual } else { asked.clone() };
         Self {
@@ -80,6 +91,7 @@ impl Run {
             sizes: or(&options.peers, usual.sizes),
             form_sizes: or(&options.forms, usual.form_sizes),
             wait_size: usual.wait_size,
+            nodes: usual.nodes,
         }
     }
 
@@ -99,15 +111,16 @@ fn main() -> ExitCode {
     let run = Run::new(&options);
     let wanted = |part: &str| options.only.is_empty() || options.only.iter().any(|only| only == part);
     let mut tables = Vec::new();
-    if wanted("program") {
-        let programmed = program::run(&run);
+    let programmed = if wanted("program") { program::run(&run) } else { Vec::new() };
+    if !programmed.is_empty() {
         tables.extend(program::tables(&programmed));
-        if let (Some(path), Some(svg)) = (&options.svg, plot::svg(&programmed)) {
-            std::fs::write(path, svg).expect("to write the SVG file");
-        }
     }
-    if wanted("still") {
-        tables.push(still::table(&still::run(&run)));
+    if let (Some(path), Some(svg)) = (&options.svg, plot::svg(&programmed)) {
+        std::fs::write(path, svg).expect("to write the SVG file");
+    }
+    let still = if wanted("still") { still::run(&run) } else { Vec::new() };
+    if !still.is_empty() {
+        tables.push(still::table(&still));
     }
     if wanted("forms") {
         tables.push(forms::table(&forms::run(&run)));
@@ -115,6 +128,12 @@ fn main() -> ExitCode {
     if wanted("waiting") {
         tables.push(waiting::table(&waiting::run(&run)));
     }
+    let weighed = if wanted("memory") { memory::run(&run) } else { Vec::new() };
+    if !weighed.is_empty() {
+        tables.push(memory::table(&weighed));
+    }
+    let (promises, kept) = limits::table(&programmed, &still, &weighed);
+    tables.push(promises);
     println!("{machine}");
     for table in &tables {
         println!("{}", table.markdown());
@@ -124,5 +143,5 @@ fn main() -> ExitCode {
         let all = serde_json::json!({ "machine": machine, "tables": all });
         std::fs::write(path, serde_json::to_string_pretty(&all).expect("JSON")).expect("to write the JSON file");
     }
-    ExitCode::SUCCESS
+    if options.check && !kept { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
