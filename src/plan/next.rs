@@ -26,18 +26,20 @@ pub struct Program<'a> {
 
 impl<'a> Program<'a> {
     /// Compares what is wanted with what was seen on the device.
-    pub fn new(dev: &Dev, wanted: &'a Wanted, seen: Tables) -> Self {
+    pub fn new(dev: &Dev, wanted: &'a Wanted, mut seen: Tables) -> Self {
+        prefer_wanted(&mut seen, &wanted.tables);
         let mut pending = Vec::new();
         for entry in wanted.tables.entries() {
             let there = seen.at(&entry);
             if there != Some(entry) {
-                pending.push(Op::Set { dev: dev.clone(), entry, replace: there.is_some() });
+                let replace = there.is_some_and(|there| is_ours(&there, wanted));
+                pending.push(Op::Set { dev: dev.clone(), entry, replace });
             }
         }
         let held = Held::new(wanted, &seen);
-        for entry in seen.entries() {
-            let stays = wanted.tables.at(&entry).is_some() || held.holds(&entry, wanted);
-            if !stays && is_ours(&entry, wanted) {
+        let unwanted = seen.entries().filter(|entry| wanted.tables.at(entry).is_none());
+        for entry in unwanted.chain(surplus(&seen)) {
+            if !held.holds(&entry, wanted) && is_ours(&entry, wanted) {
                 pending.push(Op::Del { dev: dev.clone(), entry });
             }
         }
@@ -94,7 +96,10 @@ impl<'a> Program<'a> {
             }
             Op::Del { entry, .. } => {
                 self.uses.remove(entry, self.wanted);
-                self.believed.remove(entry);
+                // Another route may stand under its key.
+                if self.believed.at(entry) == Some(*entry) {
+                    self.believed.remove(entry);
+                }
             }
             Op::Link(_) => {}
         }
@@ -163,6 +168,24 @@ impl<'a> Program<'a> {
     }
 }
 
+/// Of several routes under one key, the one that is wanted counts as its row: the others are too many.
+/// It need not be put in again, which the kernel would refuse, wherever it stands among them
+/// (`a_route_put_before_ours_under_the_same_key_goes`).
+fn prefer_wanted(seen: &mut Tables, wanted: &Tables) {
+    let Tables { routes, surplus, .. } = seen;
+    for (key, other) in surplus {
+        if let Some(row) = routes.get_mut(key)
+            && wanted.routes.get(key) == Some(other)
+        {
+            std::mem::swap(row, other);
+        }
+    }
+}
+
+fn surplus(seen: &Tables) -> impl Iterator<Item = Entry> + '_ {
+    seen.surplus.iter().map(|(key, route)| Entry::Route(*key, *route))
+}
+
 /// Rows for the pod CIDRs of nodes that cannot be used now: they stay as they are, each neighbour with
 /// the FDB entry that it points at.
 #[derive(Debug)]
@@ -198,7 +221,7 @@ struct Uses {
 impl Uses {
     fn count(seen: &Tables, wanted: &Wanted) -> Self {
         let mut uses = Self::default();
-        seen.entries().for_each(|entry| uses.add(&entry, wanted));
+        seen.entries().chain(surplus(seen)).for_each(|entry| uses.add(&entry, wanted));
         uses
     }
 

@@ -286,7 +286,9 @@ impl World {
             for row in expected.entries() {
                 assert_eq!(tables.at(&row), Some(row), "{family}: missing or wrong");
             }
+            let too_many = tables.surplus.iter().find(|(key, route)| is_ours(key, route, &peers));
             let held = reference::held(&self.snapshot, family);
+            assert!(too_many.is_none_or(|(key, _)| held.contains(&key.dst)), "{family}: {too_many:?} should be gone");
             let at_base = |ip: IpAddr| held.iter().any(|subnet| subnet.base() == ip);
             for row in tables.entries().filter(|row| expected.at(row).is_none()) {
                 let kept = match row {

@@ -63,15 +63,15 @@ impl Net {
     }
 
     /// Without `replace` a held key is refused. With it, whoever holds the key loses it without a
-    /// word, on whichever device.
+    /// word, on whichever device; unless the very same route stands further down under the key.
     fn set_route(&mut self, dev: IfIndex, key: RouteKey, route: Route, replace: bool) -> Result<(), Refusal> {
         self.check_nexthop(dev, key.dst.family(), route)?;
         let new = MainRoute { oif: Some(dev), route };
         let key = linux_key(key);
         let held = self.routes.entry(key).or_default();
-        match held.first_mut() {
+        match held.split_first_mut() {
             None => held.push(new),
-            Some(first) if replace => *first = new,
+            Some((first, others)) if replace && !others.contains(&new) => *first = new,
             Some(_) => return refuse(EEXIST, ""),
         }
         Ok(())
