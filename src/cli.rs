@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::config::{self, Task};
-use crate::{agent, command, logging};
+use crate::{agent, command, lab, logging};
 
 /// The version, as `weft version` prints it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -44,7 +44,13 @@ fn dispatch(task: Task) -> ExitCode {
             }
         }
         Task::Cleanup(config) => command::cleanup::run(&config),
-        Task::Lab(_) => ExitCode::FAILURE,
+        Task::Lab(config) => lab::main(lab::Options {
+            nodes: config.nodes,
+            dual_stack: config.dual_stack,
+            hold: config.hold,
+            json: config.json,
+            logs: config.logs,
+        }),
     }
 }
 

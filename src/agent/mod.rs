@@ -11,6 +11,7 @@
 
 pub mod announcer;
 pub mod clock;
+mod counted;
 pub mod reconciler;
 pub mod subnet_file;
 pub mod view;
@@ -25,7 +26,8 @@ use tracing::info;
 
 use self::announcer::Announcer;
 use self::clock::Clock;
-use self::reconciler::{Heartbeat, Reconciler};
+use self::counted::CountedNetlink;
+use self::reconciler::Reconciler;
 use self::subnet_file::SubnetFile;
 use self::view::{Sources, Sums};
 use crate::cluster::annotations::Keys;
@@ -54,56 +56,14 @@ pub fn run(config: RunConfig) -> Result<(), String> {
 }
 
 async fn supervise(config: RunConfig) -> Result<(), String> {
-    let clock = Clock::start();
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("listening for SIGTERM: {error}"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| format!("listening for SIGINT: {error}"))?;
     let listener = match config.health {
         Some(address) => Some(status::http::bind(address).await?),
         None => None,
     };
-    let keys = Keys::new(&config.annotation_prefix).map_err(|error| error.to_string())?;
-    let options = ClientOptions {
-        kubeconfig: config.kubeconfig.clone(),
-        api_url: config.api_url.as_ref().map(ToString::to_string),
-    };
-    let client = connect(&options).await.map_err(|error| error.to_string())?;
-    let view = Viewpoint { own: config.node_name.clone(), vni: config.settings.overlay.vni };
-    let since_start: crate::cluster::watch::Clock = Arc::new(move || clock.now());
-    let (watcher, handle) = Watcher::new(client.clone(), keys.clone(), view, Timing::default(), since_start);
-
-    let sums = Arc::new(Mutex::new(Sums::default()));
-    let heartbeat = Arc::new(Heartbeat::default());
-    let (reports, reported) = watch::channel(None);
-    let parts = Reconciler {
-        settings: config.settings.clone(),
-        resync: config.resync,
-        snapshots: handle.snapshots(),
-        reports,
-        on_report: on_report(sums.clone(), handle.clone()),
-        clock,
-        heartbeat: heartbeat.clone(),
-        stop: Arc::new(AtomicBool::new(false)),
-    };
-    let (waker, dead) = start_reconciler(parts, sums.clone()).await?;
-
-    let announcer =
-        Announcer { client, keys, snapshots: handle.snapshots(), reports: reported.clone(), counters: Arc::default() };
-    let subnet_file = SubnetFile {
-        path: config.subnet_file.clone(),
-        overlay: config.settings.overlay.clone(),
-        reports: reported.clone(),
-        counters: Arc::default(),
-    };
-    let sources = Sources {
-        identity: Arc::new(identity(&config)),
-        clock,
-        reports: reported,
-        watcher: handle.clone(),
-        sums,
-        heartbeat,
-        announced: announcer.counters.clone(),
-        subnet_file: subnet_file.counters.clone(),
-    };
+    let Parts { watcher, handle, reconciler, announcer, subnet_file, sources } = assemble(&config).await?;
+    let (waker, dead) = start_reconciler(reconciler, sources.sums.clone()).await?;
     let http = async {
         match listener {
             Some(listener) => status::http::serve(listener, Arc::new(move || sources.view())).await,
@@ -124,6 +84,63 @@ async fn supervise(config: RunConfig) -> Result<(), String> {
     Ok(())
 }
 
+/// The loops, not yet running.
+struct Parts {
+    watcher: Watcher,
+    handle: Handle,
+    reconciler: Reconciler,
+    announcer: Announcer,
+    subnet_file: SubnetFile,
+    sources: Sources,
+}
+
+/// Makes every loop and ties them together.
+async fn assemble(config: &RunConfig) -> Result<Parts, String> {
+    let clock = Clock::start();
+    let keys = Keys::new(&config.annotation_prefix).map_err(|error| error.to_string())?;
+    let api_url = config.api_url.as_ref().map(ToString::to_string);
+    let options = ClientOptions { kubeconfig: config.kubeconfig.clone(), api_url };
+    let client = connect(&options).await.map_err(|error| error.to_string())?;
+    let view = Viewpoint { own: config.node_name.clone(), vni: config.settings.overlay.vni };
+    let since_start: crate::cluster::watch::Clock = Arc::new(move || clock.now());
+    let (watcher, handle) = Watcher::new(client.clone(), keys.clone(), view, Timing::default(), since_start);
+    let (reports, reported) = watch::channel(None);
+    let sources = Sources {
+        identity: Arc::new(identity(config)),
+        clock,
+        reports: reported.clone(),
+        watcher: handle.clone(),
+        sums: Arc::default(),
+        heartbeat: Arc::default(),
+        announced: Arc::default(),
+        subnet_file: Arc::default(),
+    };
+    let reconciler = Reconciler {
+        settings: config.settings.clone(),
+        resync: config.resync,
+        snapshots: handle.snapshots(),
+        reports,
+        on_report: on_report(sources.sums.clone(), handle.clone()),
+        clock,
+        heartbeat: sources.heartbeat.clone(),
+        stop: Arc::new(AtomicBool::new(false)),
+    };
+    let announcer = Announcer {
+        client,
+        keys,
+        snapshots: handle.snapshots(),
+        reports: reported.clone(),
+        counters: sources.announced.clone(),
+    };
+    let subnet_file = SubnetFile {
+        path: config.subnet_file.clone(),
+        overlay: config.settings.overlay.clone(),
+        reports: reported,
+        counters: sources.subnet_file.clone(),
+    };
+    Ok(Parts { watcher, handle, reconciler, announcer, subnet_file, sources })
+}
+
 /// Starts the reconciler's thread, with sockets of its own in this network namespace. Returns what
 /// wakes it and what tells that it ended.
 async fn start_reconciler(parts: Reconciler, sums: Arc<Mutex<Sums>>) -> Result<(Waker, oneshot::Receiver<()>), String> {
@@ -135,7 +152,7 @@ async fn start_reconciler(parts: Reconciler, sums: Arc<Mutex<Sums>>) -> Result<(
         match Netlink::open() {
             Ok(kernel) => {
                 if opened.send(Ok(kernel.waker())).is_ok() {
-                    let mut counted = CountedNetlink { kernel, sums };
+                    let mut counted = CountedNetlink::new(kernel, sums);
                     parts.run(&mut counted);
                 }
             }
@@ -183,40 +200,5 @@ fn identity(config: &RunConfig) -> Identity {
         subnet_file: config.subnet_file.clone(),
         resync: config.resync,
         notices: config.notices.clone(),
-    }
-}
-
-/// The kernel, with its counters shown to the status server after every look and change.
-struct CountedNetlink {
-    kernel: Netlink,
-    sums: Arc<Mutex<Sums>>,
-}
-
-impl CountedNetlink {
-    fn show(&self) {
-        self.sums.lock().unwrap_or_else(PoisonError::into_inner).netlink = self.kernel.counters();
-    }
-}
-
-impl crate::kernel::Kernel for CountedNetlink {
-    fn observe(
-        &mut self,
-        scope: &crate::model::host::Scope,
-    ) -> Result<crate::model::Host, crate::kernel::ObserveError> {
-        let seen = self.kernel.observe(scope);
-        self.show();
-        seen
-    }
-
-    fn apply(&mut self, ops: &[crate::model::Op]) -> Vec<crate::model::Ack> {
-        let acks = self.kernel.apply(ops);
-        self.show();
-        acks
-    }
-}
-
-impl crate::kernel::Listen for CountedNetlink {
-    fn wait(&mut self, timeout: std::time::Duration) -> crate::kernel::Heard {
-        self.kernel.wait(timeout)
     }
 }

@@ -205,14 +205,26 @@ impl<'k> Page<'k> {
     /// A sentence, if it is not JSON or not a list that a watch can go on from: an empty object must
     /// never pass for an empty cluster.
     pub fn read(keys: &'k Keys, json: &[u8]) -> Result<Self, String> {
+        let page = Self::read_file(keys, json)?;
+        if page.meta.resource_version.is_empty() {
+            return Err("a list without a resourceVersion".to_owned());
+        }
+        Ok(page)
+    }
+
+    /// Reads a list that somebody saved: `kubectl get nodes -o json` gives it no resourceVersion.
+    ///
+    /// # Errors
+    /// A sentence, if it is not JSON or not a list.
+    pub fn read_file(keys: &'k Keys, json: &[u8]) -> Result<Self, String> {
         let items = Items { keys, present: false, nodes: Vec::new() };
         let mut page = Self { kind: String::new(), meta: PageMeta::default(), items };
         json::fill(&mut page, json).map_err(|error| format!("a list that is no whole JSON ({error})"))?;
         if !matches!(&*page.kind, "" | "NodeList" | "List") {
             return Err(format!("a {:?} in the place of a list of Nodes", super::annotations::shorten(&page.kind)));
         }
-        if page.meta.resource_version.is_empty() || !page.items.present {
-            return Err("a list without items or without a resourceVersion".to_owned());
+        if !page.items.present {
+            return Err("a list without items".to_owned());
         }
         Ok(page)
     }

@@ -201,7 +201,7 @@ pub struct LabArgs {
     /// Print the results as JSON
     #[arg(long)]
     pub json: bool,
-    /// The least level that the agents log to standard error
-    #[arg(long, value_enum, default_value_t = LogLevel::Error, value_name = "LEVEL")]
-    pub log_level: LogLevel,
+    /// Show the agents' logs as they come, on standard error; otherwise they are shown only if the lab fails
+    #[arg(long)]
+    pub logs: bool,
 }

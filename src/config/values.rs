@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::Uri;
 use regex_lite::Regex;
 
+use crate::cluster::annotations::Keys;
 use crate::model::addr::Family;
 
 /// Readers for clap: the error is what comes after "invalid value 'x' for '--flag <FLAG>':".
@@ -34,30 +35,9 @@ pub fn api_url(text: &str) -> Parsed<Uri> {
     .ok_or_else(|| "an address such as https://10.0.0.1:6443 is expected".to_owned())
 }
 
-/// The prefix of flannel's annotations, completed as flannel completes it (`newAnnotations` in
-/// `pkg/subnet/kube/annotations.go`): a `/` if there is none, and a `-` after a name. Completing a
-/// complete one changes nothing.
+/// The prefix of flannel's annotations, completed as flannel completes it.
 pub fn annotation_prefix(text: &str) -> Parsed<String> {
-    let mut prefix = text.to_owned();
-    if !prefix.contains('/') {
-        prefix.push('/');
-    }
-    if !prefix.ends_with(['/', '-']) {
-        prefix.push('-');
-    }
-    let allowed = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
-    };
-    // More than one slash leaves one in `name`, where it is not allowed.
-    let well_formed = prefix.split_once('/').is_some_and(|(domain, name)| {
-        domain.contains('.') && domain.split('.').all(allowed) && (name.is_empty() || (allowed(name) && name != "-"))
-    });
-    if well_formed {
-        return Ok(prefix);
-    }
-    Err("a domain, optionally with '/' and a name, in lower-case letters, digits, '-' and '_' is expected, \
-         such as flannel.alpha.coreos.com or example.org/overlay"
-        .to_owned())
+    Keys::new(text).map(|keys| keys.full("")).map_err(|error| error.to_string())
 }
 
 /// The name or an address of an interface.
@@ -128,9 +108,7 @@ mod tests {
             assert_eq!(annotation_prefix(given).as_deref(), Ok(completed), "{given}");
             assert_eq!(annotation_prefix(completed).as_deref(), Ok(completed), "{completed}");
         }
-        for wrong in
-            ["", "/", "nodots", "nodots/x", "a.b/c/d", "A.b", "a..b", ".a.b", "a.b/X", "a.b/x.y", "a.b c", "a.b/-"]
-        {
+        for wrong in ["", "/", "nodots", "nodots/x", "a.b/c/d", "A.b", "a..b", ".a.b", "a.b/X", "a.b/x.y", "a.b c"] {
             assert!(annotation_prefix(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -108,7 +108,7 @@ impl<'a> Program<'a> {
         }
     }
 
-    /// Whether what the entry points at is in its final place.
+    /// Whether everything that the entry leads to is in its final place.
     fn stands(&self, entry: &Entry) -> bool {
         match entry {
             Entry::Fdb(..) => true,
@@ -116,9 +116,12 @@ impl<'a> Program<'a> {
                 let key = FdbKey { mac: neighbour.mac, remote: None };
                 self.believed.fdb.get(&key) == self.wanted.tables.fdb.get(&key)
             }
-            Entry::Route(_, route) => route
-                .via
-                .is_none_or(|via| self.believed.neighbours.get(&via) == self.wanted.tables.neighbours.get(&via)),
+            Entry::Route(_, Route { via: None, .. }) => true,
+            Entry::Route(_, Route { via: Some(via), .. }) => {
+                let neighbour = self.wanted.tables.neighbours.get(via);
+                self.believed.neighbours.get(via) == neighbour
+                    && neighbour.is_none_or(|neighbour| self.stands(&Entry::Neighbour(*via, *neighbour)))
+            }
         }
     }
 
@@ -127,12 +130,23 @@ impl<'a> Program<'a> {
         match entry {
             Entry::Fdb(key, _) => !self.uses.macs.contains_key(&key.mac),
             Entry::Neighbour(ip, _) => !self.uses.gateways.contains_key(ip),
-            Entry::Route(key, _) => {
-                let (low, high) = (RouteKey { metric: 0, ..*key }, RouteKey { metric: u32::MAX, ..*key });
-                let mut instead = self.wanted.tables.routes.range(low..=high);
-                instead.all(|(key, route)| self.believed.routes.get(key) == Some(route))
-            }
+            Entry::Route(key, _) => self.is_superseded(key),
         }
+    }
+
+    /// Whether what takes the place of a route that goes is there, and is what the kernel falls back to:
+    /// of several routes to a peer that go, the one with the smallest metric goes last.
+    fn is_superseded(&self, key: &RouteKey) -> bool {
+        let (low, high) = (RouteKey { metric: 0, ..*key }, RouteKey { metric: u32::MAX, ..*key });
+        let mut instead = self.wanted.tables.routes.range(low..=high).peekable();
+        if instead.peek().is_none() {
+            return true;
+        }
+        let next = self.believed.routes.range(key..=&high).nth(1);
+        let next_stays = next.is_none_or(|(key, route)| {
+            self.wanted.tables.routes.contains_key(key) || !is_ours(&Entry::Route(*key, *route), self.wanted)
+        });
+        next_stays && instead.all(|(key, route)| self.believed.routes.get(key) == Some(route))
     }
 
     /// How many rows of a table are removed for good, of those that `counts` says yes to, and how many

@@ -8,14 +8,14 @@ use std::fmt;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::View;
+use super::openmetrics::{Labels, Writer};
 use super::totals::BUCKETS;
-use super::words::{Outcome, Target, VERDICTS};
+use super::words::{Outcome, STATES, Target, VERDICTS, state_label};
 use crate::model::addr::Family;
 use crate::model::node::Unusable;
 use crate::model::table::Kind;
@@ -23,7 +23,7 @@ use crate::plan::cause::Cause;
 use crate::plan::claims::Refused;
 use crate::plan::desired::{Wanted, Without};
 use crate::reconcile::peers::peer_states;
-use crate::reconcile::report::{FamilyReport, PeerState};
+use crate::reconcile::report::FamilyReport;
 
 /// What the text is, for the header of an answer.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,7 +45,7 @@ struct Page(View);
 impl Collector for Page {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let view = &self.0;
-        let mut out = Writer(encoder);
+        let mut out = Writer::new(encoder);
         process(view, &mut out)?;
         tables(view, &mut out)?;
         nodes(view, &mut out)?;
@@ -56,54 +56,13 @@ impl Collector for Page {
     }
 }
 
-type Labels = Vec<(&'static str, String)>;
-
-/// `encode_descriptor` and its kin, in the three forms that are needed here.
-struct Writer<'a>(DescriptorEncoder<'a>);
-
-impl Writer<'_> {
-    fn gauges(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, u64)>) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in values {
-            metric.encode_family(&labels)?.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))?;
-        }
-        Ok(())
-    }
-
-    fn measures(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: &Unit,
-        values: impl IntoIterator<Item = (Labels, f64)>,
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, Some(unit), MetricType::Gauge)?;
-        for (labels, value) in values {
-            metric.encode_family(&labels)?.encode_gauge(&value)?;
-        }
-        Ok(())
-    }
-
-    fn counters(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, u64)>) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, value) in values {
-            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&value, None)?;
-        }
-        Ok(())
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.counters(name, help, [(Labels::new(), value)])
-    }
-}
-
 fn process(view: &View, out: &mut Writer<'_>) -> fmt::Result {
     let version = vec![("version", view.identity.version.to_owned())];
-    out.0.encode_descriptor("weft_build", "What runs", None, MetricType::Info)?.encode_info(&version)?;
-    let started = view.process.started_at.map(|at| (Labels::new(), at));
-    out.measures("process_start_time", "When the process started, since 1970", &Unit::Seconds, started)?;
-    let resident = view.process.resident_bytes.map(|bytes| (Labels::new(), to_float(bytes)));
-    out.measures("process_resident_memory", "Memory that is resident", &Unit::Bytes, resident)?;
+    out.info("weft_build", "What runs", &version)?;
+    let started = view.process.started_at;
+    out.measure("process_start_time", "When the process started, since 1970", &Unit::Seconds, started)?;
+    let resident = view.process.resident_bytes.map(to_float);
+    out.measure("process_resident_memory", "Memory that is resident", &Unit::Bytes, resident)?;
     let ages = view.beats.iter().map(|beat| (vec![("loop", beat.name.to_owned())], beat.age.as_secs_f64()));
     out.measures("weft_heartbeat_age", "Time since a loop last went round", &Unit::Seconds, ages)
 }
@@ -170,9 +129,6 @@ fn tables(view: &View, out: &mut Writer<'_>) -> fmt::Result {
 
 /// The labels of [`crate::reconcile::report::Pending`] that are there from the start.
 const PENDING: [&str; 3] = ["refused", "fight", "waiting"];
-/// The states of [`PeerState`].
-const STATES: [&str; 5] = ["installed", "pending", "unusable", "rejected", "absent"];
-
 fn nodes(view: &View, out: &mut Writer<'_>) -> fmt::Result {
     let total = view.report.as_ref().map_or(0, |report| report.nodes as u64);
     out.gauges("weft_nodes", "Node objects that the last pass worked from", [(Labels::new(), total)])?;
@@ -210,16 +166,6 @@ fn wanted(view: &View, family: Family) -> Option<&Wanted> {
     view.report.as_ref()?.desired.as_ref()?.families.get(family).as_ref()
 }
 
-pub(super) const fn state_label(state: &PeerState) -> &'static str {
-    match state {
-        PeerState::Installed => STATES[0],
-        PeerState::Pending(_) => STATES[1],
-        PeerState::Unusable(_) => STATES[2],
-        PeerState::Rejected(_) => STATES[3],
-        PeerState::Absent(_) => STATES[4],
-    }
-}
-
 fn changes(view: &View, out: &mut Writer<'_>) -> fmt::Result {
     let totals = &view.totals;
     let cells = || families(view).flat_map(|family| Target::ALL.map(|target| (family, target)));
@@ -254,15 +200,12 @@ fn passes(view: &View, out: &mut Writer<'_>) -> fmt::Result {
     let verdicts = VERDICTS.map(|verdict| (vec![("verdict", verdict.to_owned())], count(verdict)));
     out.counters("weft_passes", "Passes by how they ended", verdicts)?;
     let buckets: Vec<(f64, u64)> = BUCKETS.into_iter().zip(totals.buckets).collect();
-    out.0
-        .encode_descriptor("weft_pass_duration", "How long passes took", Some(&Unit::Seconds), MetricType::Histogram)?
-        .encode_histogram::<NoLabelSet>(totals.seconds, totals.passes(), &buckets, None)?;
-    let ages = totals.verified.map(|at| (Labels::new(), since(view.now, at)));
-    out.measures("weft_last_verified_age", "Time since a pass last saw the kernel whole", &Unit::Seconds, ages)?;
+    out.histogram("weft_pass_duration", "How long passes took", totals.seconds, &buckets)?;
+    let age = totals.verified.map(|at| since(view.now, at));
+    out.measure("weft_last_verified_age", "Time since a pass last saw the kernel whole", &Unit::Seconds, age)?;
     // The process's start is the only moment that is known on the calendar.
-    let moment =
-        totals.verified.zip(view.process.started_at).map(|(at, started)| (Labels::new(), started + at.as_secs_f64()));
-    out.measures(
+    let moment = totals.verified.zip(view.process.started_at).map(|(at, started)| started + at.as_secs_f64());
+    out.measure(
         "weft_last_verified_timestamp",
         "When a pass last saw the kernel whole, since 1970",
         &Unit::Seconds,
@@ -294,15 +237,10 @@ fn api(view: &View, out: &mut Writer<'_>) -> fmt::Result {
     out.counter("weft_api_bookmarks", "Bookmarks received", api.bookmarks)?;
     let errors = api.errors.iter().map(|(kind, count)| (vec![("kind", (*kind).to_owned())], *count));
     out.counters("weft_api_errors", "Problems with the API server", errors)?;
-    let age = api.last_heard.map(|at| (Labels::new(), since(view.now, at)));
-    out.measures("weft_watch_age", "Time since the API server was last heard", &Unit::Seconds, age)?;
+    let age = api.last_heard.map(|at| since(view.now, at));
+    out.measure("weft_watch_age", "Time since the API server was last heard", &Unit::Seconds, age)?;
     let failing = api.failing_since.map_or(0.0, |at| since(view.now, at));
-    out.measures(
-        "weft_api_failing",
-        "How long nothing has worked with the API server",
-        &Unit::Seconds,
-        [(Labels::new(), failing)],
-    )?;
+    out.measure("weft_api_failing", "How long nothing has worked with the API server", &Unit::Seconds, Some(failing))?;
     let announcements = &view.announcements;
     out.counter("weft_announcements", "Patches of our annotations that were accepted", announcements.sent)?;
     out.counter("weft_announcement_failures", "Patches of our annotations that failed", announcements.failed)?;

@@ -9,6 +9,7 @@ pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod notices;
+mod openmetrics;
 pub mod process;
 pub mod state;
 pub mod totals;

@@ -10,7 +10,8 @@ use crate::reconcile::report::{FamilyReport, Report, Verdict};
 
 /// Upper bounds of the buckets of a pass's duration, in seconds: a pass that finds nothing to do
 /// among 5,000 peers takes some 20 ms, filling their tables from empty some 50 ms.
-pub(super) const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, f64::MAX];
+pub(super) const BUCKETS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, f64::INFINITY];
 
 /// The sums.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,7 @@ use crate::model::op::{Ack, LinkOp, Op};
 use crate::model::table::Kind;
 use crate::plan::cause::Cause;
 use crate::plan::verdict::{self, verdict};
-use crate::reconcile::report::{Change, Verdict};
+use crate::reconcile::report::{Change, PeerState, Verdict};
 
 /// What a change was made to: one of the tables, or the device with its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,3 +118,17 @@ pub(super) const fn verdict_label(verdict: &Verdict) -> &'static str {
 
 /// Every label of [`verdict_label`].
 pub(super) const VERDICTS: [&str; 4] = ["converged", "incomplete", "waiting", "blind"];
+
+/// What a peer is to us, as a metric label and in `/state`.
+pub(super) const fn state_label(state: &PeerState) -> &'static str {
+    match state {
+        PeerState::Installed => STATES[0],
+        PeerState::Pending(_) => STATES[1],
+        PeerState::Unusable(_) => STATES[2],
+        PeerState::Rejected(_) => STATES[3],
+        PeerState::Absent(_) => STATES[4],
+    }
+}
+
+/// Every label of [`state_label`].
+pub(super) const STATES: [&str; 5] = ["installed", "pending", "unusable", "rejected", "absent"];

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod fake;
+mod isolation;
 mod layering;
 mod meddling;
 mod properties;

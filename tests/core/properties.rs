@@ -18,6 +18,11 @@ pub(crate) fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases: asked.unwrap_or(cases), failure_persistence: None, ..ProptestConfig::default() }
 }
 
+/// Clusters of both kinds: with quarrels, and without, so that much is installed.
+fn any_cluster() -> impl Strategy<Value = Vec<NodeRecord>> {
+    prop_oneof![vec(any_node(NAMES), 0..10), vec(any_tame_node(NAMES), 1..8)]
+}
+
 /// A kernel that has lived: peers came and went, others meddled, and nobody has looked since.
 fn lived(nodes: &[NodeRecord], meddles: &[(Family, Meddle)]) -> World {
     let mut world = World::with_peers(NAMES);
@@ -32,13 +37,13 @@ fn lived(nodes: &[NodeRecord], meddles: &[(Family, Meddle)]) -> World {
 }
 
 proptest! {
-    #![proptest_config(cases(200))]
+    #![proptest_config(cases(64))]
 
     /// Whatever the kernel looks like and whatever the cluster says, the tables become right, and then
     /// there is nothing more to do.
     #[test]
     fn every_kernel_becomes_right_and_stays_untouched(
-        nodes in vec(any_node(NAMES), 0..10),
+        nodes in any_cluster(),
         meddles in vec(any_meddle(NAMES), 0..12),
         restarted: bool,
     ) {
@@ -58,7 +63,7 @@ proptest! {
     /// behind, not even for a moment; and in the end everything is right.
     #[test]
     fn no_failure_leaves_a_bad_state_even_for_a_moment(
-        nodes in vec(any_node(NAMES), 1..10),
+        nodes in any_cluster(),
         meddles in vec(any_meddle(NAMES), 0..8),
         troubles in vec((1..30_u64, any_honest_trouble()), 1..6),
     ) {
@@ -78,7 +83,7 @@ proptest! {
     /// With others acting between any two operations, and a kernel that lies.
     #[test]
     fn whatever_others_do_meanwhile_it_ends_well(
-        nodes in vec(any_node(NAMES), 1..10),
+        nodes in any_cluster(),
         troubles in vec((1..40_u64, any_trouble(NAMES)), 1..8),
         always in proptest::option::of(any_meddle(NAMES)),
         blind in vec((1..8_u64, any_blindness()), 0..3),
@@ -125,7 +130,7 @@ proptest! {
     /// A kernel that cannot be read is not written.
     #[test]
     fn blind_passes_change_nothing(
-        nodes in vec(any_node(NAMES), 0..6),
+        nodes in any_cluster(),
         meddles in vec(any_meddle(NAMES), 0..6),
         error in any_blindness(),
     ) {
@@ -187,7 +192,7 @@ fn live(world: &mut World, step: Step) {
 }
 
 proptest! {
-    #![proptest_config(cases(150))]
+    #![proptest_config(cases(64))]
 
     /// The end depends on the cluster at the end alone: not on the order of events, how they were
     /// batched, relists, restarts, when passes ran, or what was disturbed on the way.

@@ -3,11 +3,12 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod engine;
+mod facts;
 #[path = "../support/sandbox.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod sandbox;
 mod support;
 
 fn main() -> std::process::ExitCode {
-    sandbox::main([engine::all()].concat())
+    sandbox::main([facts::all(), engine::all()].concat())
 }

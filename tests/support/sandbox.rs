@@ -4,11 +4,16 @@
 //! is any other thread: only a process with one thread may make a user namespace. Each test then runs on
 //! a thread with a network namespace of its own, which goes with the thread, also after `kill -9`.
 
-use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::libc;
@@ -78,10 +83,17 @@ fn outcome(body: fn()) -> Result<(), Failed> {
 
 /// Runs something on a thread with a network namespace of its own, loopback up.
 pub(crate) fn isolated<T: Send>(body: impl FnOnce() -> T + Send) -> std::thread::Result<T> {
+    untouched(|| {
+        sh("ip link set lo up");
+        body()
+    })
+}
+
+/// Runs something on a thread with a network namespace of its own in which nothing was ever done.
+pub(crate) fn untouched<T: Send>(body: impl FnOnce() -> T + Send) -> std::thread::Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
-            sh("ip link set lo up");
             body()
         });
         thread.join()
@@ -126,11 +138,19 @@ pub(crate) fn batch(tool: &str, commands: &str) {
     assert!(child.wait().expect("an end").success(), "{tool} -batch");
 }
 
-/// Makes an underlay interface (one end of a veth pair, both up) with these addresses.
+/// Makes an underlay interface (one end of a veth pair, both up) with these addresses, and waits until the
+/// kernel has no more to say about it: the carrier is announced late, and a link-local address would be too.
 pub(crate) fn underlay(name: &str, addresses: &[&str]) {
     sh(&format!(
-        "ip link add {name} type veth peer name {name}-far\n ip link set {name} up\n ip link set {name}-far up"
+        "ip link add {name} type veth peer name {name}-far
+         ip link set {name} addrgenmode none
+         ip link set {name}-far addrgenmode none
+         ip link set {name} up
+         ip link set {name}-far up"
     ));
+    for end in [name, &format!("{name}-far")] {
+        eventually("the carrier", || json(&format!("ip -j link show {end}"))[0]["operstate"] == "UP");
+    }
     for address in addresses {
         let nodad = if address.contains(':') { "nodad" } else { "" };
         sh(&format!("ip address add {address} dev {name} {nodad}"));
@@ -149,13 +169,14 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Hears every change in the namespace, independently of the code under test: a socket of its own that
-/// subscribes when it is made and queues from then on.
+/// subscribes when it is made and queues from then on, decoded by `netlink-packet-route`.
 pub(crate) struct Listener {
     socket: Socket,
 }
 
-/// How many notifications of each kind were heard: `new link`, `del route`, `new fdb` …
-pub(crate) type Heard = BTreeMap<&'static str, usize>;
+/// A notification: what it says (`new route`, `del fdb` …) and of what (destination, address, MAC, name).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Event(pub(crate) &'static str, pub(crate) String);
 
 impl Listener {
     /// Listens from now on.
@@ -180,38 +201,82 @@ impl Listener {
     }
 
     /// What was heard since the start or the last call.
-    pub(crate) fn heard(&self) -> Heard {
-        let mut heard = Heard::new();
+    ///
+    /// # Panics
+    /// If any was lost.
+    pub(crate) fn heard(&self) -> Vec<Event> {
+        let mut heard = Vec::new();
         let mut buffer = vec![0; 1 << 16];
         loop {
             match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) => {
-                    if let Some(kind) = kind(&buffer[..length]) {
-                        *heard.entry(kind).or_default() += 1;
-                    }
-                }
+                Ok(length) => heard.extend(event(&buffer[..length])),
                 Err(nix::errno::Errno::EAGAIN) => return heard,
-                Err(nix::errno::Errno::ENOBUFS) => *heard.entry("overrun").or_default() += 1,
                 Err(errno) => panic!("listening: {errno}"),
             }
         }
     }
 }
 
-fn kind(message: &[u8]) -> Option<&'static str> {
-    let number = u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?);
-    let bridge = libc::c_int::from(*message.get(16)?) == libc::AF_BRIDGE;
-    Some(match (number, bridge) {
-        (libc::RTM_NEWLINK, false) => "new link",
-        (libc::RTM_DELLINK, false) => "del link",
-        (libc::RTM_NEWADDR, _) => "new address",
-        (libc::RTM_DELADDR, _) => "del address",
-        (libc::RTM_NEWROUTE, _) => "new route",
-        (libc::RTM_DELROUTE, _) => "del route",
-        (libc::RTM_NEWNEIGH, false) => "new neighbour",
-        (libc::RTM_DELNEIGH, false) => "del neighbour",
-        (libc::RTM_NEWNEIGH, true) => "new fdb",
-        (libc::RTM_DELNEIGH, true) => "del fdb",
-        _ => "other",
+fn event(message: &[u8]) -> Option<Event> {
+    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message).expect("a notification");
+    let NetlinkPayload::InnerMessage(message) = message.payload else { return None };
+    Some(match message {
+        RouteNetlinkMessage::NewLink(link) => Event("new link", name(&link)),
+        RouteNetlinkMessage::DelLink(link) => Event("del link", name(&link)),
+        RouteNetlinkMessage::NewAddress(address) => Event("new address", local(&address)),
+        RouteNetlinkMessage::DelAddress(address) => Event("del address", local(&address)),
+        RouteNetlinkMessage::NewRoute(route) => Event("new route", destination(&route)),
+        RouteNetlinkMessage::DelRoute(route) => Event("del route", destination(&route)),
+        RouteNetlinkMessage::NewNeighbour(row) if is_fdb(&row) => Event("new fdb", mac(&row)),
+        RouteNetlinkMessage::DelNeighbour(row) if is_fdb(&row) => Event("del fdb", mac(&row)),
+        RouteNetlinkMessage::NewNeighbour(row) => Event("new neighbour", address(&row)),
+        RouteNetlinkMessage::DelNeighbour(row) => Event("del neighbour", address(&row)),
+        _ => return None,
     })
+}
+
+fn name(link: &LinkMessage) -> String {
+    let name = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
+    name.unwrap_or_default()
+}
+
+fn local(message: &AddressMessage) -> String {
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(ip) => Some(ip.to_string()),
+        _ => None,
+    });
+    address.unwrap_or_default()
+}
+
+fn destination(route: &RouteMessage) -> String {
+    let dst = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(ip.to_string()),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(ip.to_string()),
+        _ => None,
+    });
+    format!("{}/{}", dst.unwrap_or_else(|| "default".to_owned()), route.header.destination_prefix_length)
+}
+
+fn is_fdb(row: &NeighbourMessage) -> bool {
+    row.header.family == AddressFamily::Bridge
+}
+
+fn mac(row: &NeighbourMessage) -> String {
+    let mac = row.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(mac) => Some(mac.clone()),
+        _ => None,
+    });
+    mac.unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
+
+fn address(row: &NeighbourMessage) -> String {
+    let ip = row.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(ip.to_string()),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(ip.to_string()),
+        _ => None,
+    });
+    ip.unwrap_or_default()
 }

@@ -93,6 +93,11 @@ impl Net {
         self.interfaces.iter().map(|interface| &interface.link)
     }
 
+    /// Every link with what hangs on it.
+    pub fn interfaces(&self) -> impl Iterator<Item = &Interface> {
+        self.interfaces.iter()
+    }
+
     /// The link of this name.
     pub fn link(&self, name: &IfName) -> Option<&Link> {
         self.links().find(|link| link.name == *name)

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::NetlinkCounters;
-use super::socket::{Channel, Silence};
+use super::socket::{Channel, Mailbox, Silence};
 use super::wire;
 use super::wire::frame::{Answer, frames};
 use crate::model::addr::IfName;
@@ -84,11 +84,11 @@ impl Batch {
 
     /// Reads answers until the last message has one. If any was lost on the way, no news is no longer
     /// good news.
-    fn collect(&self, channel: &mut Channel) -> Vec<Ack> {
+    fn collect(&self, from: &mut impl Mailbox) -> Vec<Ack> {
         let mut answers = vec![None; self.count];
         let mut lost = None;
         while answers.last().is_some_and(Option::is_none) {
-            match channel.receive(lost.is_none()) {
+            match from.receive(lost.is_none()) {
                 Ok(datagram) => self.sort(datagram, &mut answers),
                 // What was queued before the overrun is still there, and nothing more is coming.
                 Err(silence @ (Silence::Overrun | Silence::Truncated)) => lost = Some(silence.to_string()),
@@ -138,5 +138,93 @@ fn disable_ipv6_file(name: &IfName) -> io::Result<PathBuf> {
         }
         // No interface can be called so.
         _ => Err(io::Error::from_raw_os_error(nix::libc::ENODEV)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says what it was told to say.
+    struct Script(Vec<Result<Vec<u8>, Silence>>, Vec<u8>);
+
+    impl Script {
+        fn new(mut lines: Vec<Result<Vec<u8>, Silence>>) -> Self {
+            lines.reverse();
+            Self(lines, Vec::new())
+        }
+    }
+
+    impl Mailbox for Script {
+        fn receive(&mut self, _wait: bool) -> Result<&[u8], Silence> {
+            self.1 = self.0.pop().unwrap_or(Err(Silence::Empty))?;
+            Ok(&self.1)
+        }
+    }
+
+    fn answer(seq: u32, errno: i32) -> Result<Vec<u8>, Silence> {
+        let mut bytes = Vec::new();
+        bytes.extend(36_u32.to_ne_bytes());
+        bytes.extend(2_u16.to_ne_bytes());
+        bytes.extend(0x100_u16.to_ne_bytes());
+        bytes.extend(seq.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend((-errno).to_ne_bytes());
+        bytes.extend([0; 16]);
+        Ok(bytes)
+    }
+
+    fn refused(errno: i32) -> Ack {
+        Ack::Refused(Refusal { errno, text: None })
+    }
+
+    fn unknown(silence: Silence) -> Ack {
+        Ack::Unknown(silence.to_string())
+    }
+
+    fn batch(first_seq: u32) -> Batch {
+        Batch { count: 4, first_seq, ..Batch::default() }
+    }
+
+    #[test]
+    fn silence_before_the_last_answer_means_done() {
+        let acks = batch(7).collect(&mut Script::new(vec![answer(8, 17), answer(10, 0)]));
+        assert_eq!(acks, [Ack::Done, refused(17), Ack::Done, Ack::Done]);
+    }
+
+    #[test]
+    fn answers_of_an_earlier_batch_and_a_wrapped_sequence_are_told_apart() {
+        let acks = batch(u32::MAX - 1).collect(&mut Script::new(vec![answer(3, 2), answer(0, 17), answer(1, 0)]));
+        assert_eq!(acks, [Ack::Done, Ack::Done, refused(17), Ack::Done]);
+    }
+
+    #[test]
+    fn after_an_overrun_only_what_was_heard_is_known() {
+        let lines = vec![Err(Silence::Overrun), answer(8, 17), Err(Silence::Empty)];
+        let acks = batch(7).collect(&mut Script::new(lines));
+        let lost = unknown(Silence::Overrun);
+        assert_eq!(acks, [lost.clone(), refused(17), lost.clone(), lost]);
+    }
+
+    #[test]
+    fn an_overrun_before_the_last_answer_still_casts_doubt_on_the_silent() {
+        let acks = batch(7).collect(&mut Script::new(vec![Err(Silence::Overrun), answer(10, 0)]));
+        let lost = unknown(Silence::Overrun);
+        assert_eq!(acks, [lost.clone(), lost.clone(), lost, Ack::Done]);
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_answer_leaves_everything_unknown() {
+        let acks = batch(7).collect(&mut Script::new(vec![]));
+        assert_eq!(acks, vec![unknown(Silence::Empty); 4]);
+    }
+
+    #[test]
+    fn a_sysctl_is_never_written_outside_its_folder() {
+        for name in ["", ".", "..", "a/b", "/", "../../../kernel/x"] {
+            assert!(disable_ipv6_file(&IfName::new(name)).is_err(), "{name}");
+        }
+        let path = disable_ipv6_file(&IfName::new("flannel-v6.1")).expect("a name");
+        assert_eq!(path, Path::new("/proc/sys/net/ipv6/conf/flannel-v6.1/disable_ipv6"));
     }
 }

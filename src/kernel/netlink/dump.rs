@@ -5,7 +5,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use nix::libc;
 
 use super::NetlinkCounters;
-use super::socket::{Channel, Silence};
+use super::socket::{Channel, Mailbox, Silence};
 use super::wire::frame::{Answer, Frame, frames};
 use super::wire::{self, Malformed};
 use crate::kernel::ObserveError;

@@ -15,7 +15,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use super::NetlinkCounters;
 use super::interest::Interest;
-use super::socket::{Channel, Silence};
+use super::socket::{Channel, Mailbox, Silence};
 use super::wire::frame::frames;
 use crate::kernel::Heard;
 

@@ -47,7 +47,6 @@ impl Channel {
     /// this many bytes if the kernel allows it.
     pub(super) fn for_requests(asked: usize) -> io::Result<Self> {
         let channel = Self::open(asked)?;
-        channel.socket.connect(&SocketAddr::new(0, 0))?;
         // An error then carries its text, and not the whole request.
         channel.socket.set_cap_ack(true)?;
         channel.socket.set_ext_ack(true)?;
@@ -73,6 +72,8 @@ impl Channel {
     fn open(asked: usize) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
+        // From then on nobody but the kernel can send to it (ECONNREFUSED in netlink_getsockbyportid).
+        socket.connect(&SocketAddr::new(0, 0))?;
         // Forcing it takes CAP_NET_ADMIN in the first user namespace; without, net.core.rmem_max is the limit.
         if setsockopt(&socket, RcvBufForce, &asked).is_err() {
             setsockopt(&socket, RcvBuf, &asked)?;
@@ -111,8 +112,20 @@ impl Channel {
         }
     }
 
+    /// The socket, to poll.
+    pub(super) const fn socket(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+/// Where datagrams come from.
+pub(super) trait Mailbox {
     /// Receives one datagram: waits for one, or only looks.
-    pub(super) fn receive(&mut self, wait: bool) -> Result<&[u8], Silence> {
+    fn receive(&mut self, wait: bool) -> Result<&[u8], Silence>;
+}
+
+impl Mailbox for Channel {
+    fn receive(&mut self, wait: bool) -> Result<&[u8], Silence> {
         let flags = if wait { MsgFlags::MSG_TRUNC } else { MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT };
         let length = loop {
             match recv(self.socket.as_raw_fd(), &mut self.buffer, flags) {
@@ -128,11 +141,6 @@ impl Channel {
             return Err(Silence::Truncated);
         }
         self.buffer.get(..length).ok_or(Silence::Truncated)
-    }
-
-    /// The socket, to poll.
-    pub(super) const fn socket(&self) -> &Socket {
-        &self.socket
     }
 }
 

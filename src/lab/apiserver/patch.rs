@@ -54,7 +54,7 @@ const MERGED_LISTS: [(&str, &str); 6] = [
     ("metadata.ownerReferences", "uid"),
 ];
 
-fn strategic(target: &mut Value, patch: Value, above: &str) {
+fn strategic(target: &mut Value, patch: Value, parent: &str) {
     let Value::Object(mut patch) = patch else {
         *target = patch;
         return;
@@ -72,7 +72,7 @@ fn strategic(target: &mut Value, patch: Value, above: &str) {
         if key.starts_with('$') {
             continue; // $setElementOrder and $retainKeys: order is not kept here
         }
-        let path = if above.is_empty() { key.clone() } else { format!("{above}.{key}") };
+        let path = if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") };
         match value {
             Value::Null => drop(target.remove(&key)),
             Value::Array(items) => strategic_list(target.entry(key).or_insert(Value::Null), items, &path),

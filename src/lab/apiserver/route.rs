@@ -34,7 +34,7 @@ impl Resource {
 /// Which thing of the API a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    /// A document that never changes: discovery, version, OpenAPI, health.
+    /// A document that never changes: discovery, version, API description, health.
     Document,
     /// All objects of a resource (in a namespace).
     Collection(Resource, Option<String>),
@@ -162,7 +162,7 @@ pub enum Verb {
     Patch,
     /// DELETE.
     Delete,
-    /// Discovery, version, OpenAPI, health.
+    /// Discovery, version, API description, health.
     Document,
 }
 

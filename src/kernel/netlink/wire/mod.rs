@@ -32,6 +32,9 @@ pub fn encode(op: &Op, seq: u32) -> Option<Vec<u8>> {
     let (message, flags) = match op {
         Op::Link(op) => link::change(op)?,
         Op::Set { dev, entry, replace } => {
+            // On our device every neighbour and FDB entry gives way: what holds such a key without being one
+            // of our rows is an entry that the kernel made itself while ours was missing, and it would be
+            // in the way for ever (`a_neighbour_that_the_kernel_is_resolving_holds_the_key`).
             let exclusive = matches!(entry, Entry::Route(..)) && !replace;
             let flags = NLM_F_CREATE | if exclusive { NLM_F_EXCL } else { NLM_F_REPLACE };
             let message = match entry {

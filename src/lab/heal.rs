@@ -1,0 +1,81 @@
+//! Breaks one thing, and measures how long it stays broken: by the tables, and by what packets notice.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::outcome::Scene;
+use super::ping::{Stream, Tally};
+use super::stage::{Stage, Trouble};
+use super::witness::{Cry, Witness};
+
+/// The pace of the pings.
+const EVERY: Duration = Duration::from_millis(1);
+
+/// How long everything must run well before and after.
+const CALM: Duration = Duration::from_millis(25);
+
+/// Which pings run meanwhile, by machine: from the pod of one to the pod of another.
+#[derive(Clone, Copy, Debug)]
+pub struct Traffic {
+    /// Through what will be broken.
+    pub through: (u8, u8),
+    /// Beside it: must not lose anything.
+    pub beside: Option<(u8, u8)>,
+    /// IPv6 and not IPv4.
+    pub v6: bool,
+}
+
+/// What is expected.
+#[derive(Clone, Copy, Debug)]
+pub struct Proof {
+    /// The machine on which something breaks.
+    pub on: u8,
+    /// What its kernel must be heard to say.
+    pub cry: Cry,
+}
+
+/// Runs `act` with traffic, and waits until all tables are right again.
+///
+/// # Errors
+/// If they are not in time, if nothing was really broken, or if somebody beside it noticed.
+pub fn measure(
+    stage: &mut Stage,
+    what: String,
+    traffic: Traffic,
+    proof: Option<Proof>,
+    act: impl FnOnce(&mut Stage) -> Result<(), Trouble>,
+) -> Result<Scene, Trouble> {
+    let through = stream(stage, traffic.through, traffic.v6)?;
+    let beside = traffic.beside.map(|pair| stream(stage, pair, traffic.v6)).transpose()?;
+    let witness = proof.map(|proof| witness(stage, proof.on)).transpose()?;
+    thread::sleep(CALM);
+    let begun = Instant::now();
+    act(stage)?;
+    stage.settle()?;
+    let healed = begun.elapsed();
+    thread::sleep(CALM);
+    let (through, beside) = (through.stop(), beside.map(Stream::stop));
+    if let (Some(proof), Some(witness)) = (proof, witness) {
+        if !witness.heard().contains(&proof.cry) {
+            return Err(Trouble::Unproven(format!("`{what}` broke nothing: the kernel has not said {:?}", proof.cry)));
+        }
+    }
+    if let Some(Tally { lost: 1.., sent, .. }) = beside {
+        let lost = beside.as_ref().map_or(0, |tally| tally.lost);
+        return Err(Trouble::Unproven(format!("`{what}` cost pings that had nothing to do with it: {lost} of {sent}")));
+    }
+    Ok(Scene { what, healed, through, beside })
+}
+
+fn stream(stage: &Stage, (from, to): (u8, u8), v6: bool) -> Result<Stream, Trouble> {
+    let missing = |number| Trouble::Unproven(format!("there is no machine {number}"));
+    let from = stage.members.get(&from).ok_or_else(|| missing(from))?;
+    let addresses = &stage.members.get(&to).ok_or_else(|| missing(to))?.machine.pod.addresses;
+    let ip = addresses.iter().find(|ip| ip.is_ipv6() == v6).ok_or_else(|| missing(to))?;
+    Ok(Stream::start(&from.machine.pod.network, *ip, EVERY)?)
+}
+
+fn witness(stage: &Stage, on: u8) -> Result<Witness, Trouble> {
+    let member = stage.members.get(&on).ok_or_else(|| Trouble::Unproven(format!("there is no machine {on}")))?;
+    Ok(member.machine.network.run(Witness::open)??)
+}

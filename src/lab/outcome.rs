@@ -1,0 +1,118 @@
+//! What the tour found, for people and for programs.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::ping::Tally;
+
+/// One thing that happened, and how it ended.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    /// What was done, as a command or in words.
+    pub what: String,
+    /// From then until every table concerned was right again.
+    pub healed: Duration,
+    /// The pings that ran through what was broken.
+    pub through: Tally,
+    /// The pings that ran beside it, and must not have noticed.
+    pub beside: Option<Tally>,
+}
+
+/// Everything.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Machines at the start.
+    pub nodes: u8,
+    /// Whether IPv6 was there too.
+    pub dual_stack: bool,
+    /// From nothing to all tables right.
+    pub built: Duration,
+    /// Pings of everybody to everybody, all answered.
+    pub pings: usize,
+    /// What happened.
+    pub scenes: Vec<Scene>,
+    /// In all.
+    pub took: Duration,
+    /// Why it ended early, if it did.
+    pub problem: Option<String>,
+}
+
+impl Outcome {
+    /// Whether everything that was promised happened.
+    pub const fn ok(&self) -> bool {
+        self.problem.is_none()
+    }
+
+    /// For programs. Times in milliseconds.
+    pub fn json(&self) -> Value {
+        let scene = |scene: &Scene| {
+            json!({
+                "what": scene.what, "healed_ms": millis(scene.healed), "sent": scene.through.sent,
+                "lost": scene.through.lost, "silent_ms": millis(scene.through.longest_gap),
+                "beside_lost": scene.beside.as_ref().map(|tally| tally.lost),
+            })
+        };
+        json!({
+            "ok": self.ok(), "nodes": self.nodes, "dual_stack": self.dual_stack, "built_ms": millis(self.built),
+            "pings": self.pings, "scenes": self.scenes.iter().map(scene).collect::<Vec<_>>(),
+            "took_ms": millis(self.took), "problem": self.problem,
+        })
+    }
+
+    /// For people: the table that ends the tour.
+    pub fn table(&self) -> String {
+        let width = self.scenes.iter().map(|scene| scene.what.chars().count()).max().unwrap_or(0);
+        let mut out = String::new();
+        // Writing into a String cannot fail.
+        let _ =
+            writeln!(out, "  {:width$}  {:>10}  {:>12}  {:>8}", "what happened", "healed in", "pings lost", "silence");
+        for scene in &self.scenes {
+            let lost = format!("{} of {}", scene.through.lost, scene.through.sent);
+            let silence = if scene.through.lost == 0 { "none".to_owned() } else { time(scene.through.longest_gap) };
+            let _ = writeln!(out, "  {:width$}  {:>10}  {lost:>12}  {silence:>8}", scene.what, time(scene.healed));
+        }
+        out
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// A time with three digits or so: `1.84 ms`, `312 ms`, `1.2 s`.
+pub fn time(time: Duration) -> String {
+    let ms = time.as_secs_f64() * 1e3;
+    match ms {
+        ..10.0 => format!("{ms:.1} ms"),
+        10.0..1000.0 => format!("{ms:.0} ms"),
+        _ => format!("{:.1} s", ms / 1e3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_lines_up() {
+        let scene = |what: &str, ms, lost| Scene {
+            what: what.to_owned(),
+            healed: Duration::from_micros(ms),
+            through: Tally { sent: 100, lost, longest_gap: Duration::from_millis(1200) },
+            beside: None,
+        };
+        let outcome = Outcome { scenes: vec![scene("a", 1840, 0), scene("longer", 312_000, 7)], ..Outcome::default() };
+        let table = outcome.table();
+        assert_eq!(
+            table.lines().map(str::len).collect::<Vec<_>>(),
+            [44 + 6 - 0; 3].map(|_| table.lines().next().map_or(0, str::len))
+        );
+        assert!(
+            table.contains("1.8 ms      0 of 100      none") && table.contains("312 ms      7 of 100     1.2 s"),
+            "{table}"
+        );
+        assert_eq!(outcome.json()["scenes"][0]["healed_ms"], 1.84);
+    }
+}

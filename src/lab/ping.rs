@@ -1,0 +1,187 @@
+//! ICMP echo, once or a thousand times a second, with what was lost and for how long.
+//!
+//! It uses the kernel's ping sockets (`net.ipv4.ping_group_range`), which need no privilege and see no
+//! one else's replies.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::netns::Namespace;
+
+/// A ping that is not answered after this long is lost, also at the end of a stream.
+const STRAGGLERS: Duration = Duration::from_millis(100);
+
+/// A ping socket towards one address.
+#[derive(Debug)]
+struct Echo {
+    socket: Socket,
+    request: u8,
+}
+
+impl Echo {
+    fn open(target: IpAddr) -> io::Result<Self> {
+        let (domain, protocol, request) = match target {
+            IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8),
+            IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128),
+        };
+        let socket = Socket::new(domain, Type::DGRAM, Some(protocol))?;
+        socket.connect(&SocketAddr::new(target, 0).into())?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, request })
+    }
+
+    /// Asks; the kernel fills in the identifier and the checksum.
+    fn ask(&self, number: u32) -> io::Result<()> {
+        let mut packet = [0_u8; 12];
+        packet[0] = self.request;
+        packet[8..].copy_from_slice(&number.to_be_bytes());
+        (&self.socket).write_all(&packet)
+    }
+
+    /// The number of a reply that has come, if one has.
+    fn hear(&self) -> Option<u32> {
+        let mut packet = [0_u8; 64];
+        // An error here is an ICMP error that came back: no reply, and nothing to do about it.
+        let length = (&self.socket).read(&mut packet).ok()?;
+        let number = packet.get(8..12).filter(|_| length >= 12)?;
+        number.try_into().ok().map(u32::from_be_bytes)
+    }
+
+    /// Waits until a reply may have come, or the time is up.
+    fn wait(&self, time: Duration) {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        // An interrupted wait is a short one.
+        let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(time)), None);
+    }
+}
+
+/// Pings once from the calling thread's namespace; the time it took, `None` if nothing came back.
+///
+/// # Errors
+/// If there can be no ping socket, or no route to the target.
+pub fn once(target: IpAddr, patience: Duration) -> io::Result<Option<Duration>> {
+    let echo = Echo::open(target)?;
+    let begun = Instant::now();
+    echo.ask(1)?;
+    loop {
+        if echo.hear() == Some(1) {
+            return Ok(Some(begun.elapsed()));
+        }
+        let Some(left) = patience.checked_sub(begun.elapsed()) else { return Ok(None) };
+        echo.wait(left);
+    }
+}
+
+/// What came of a stream of pings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many were sent.
+    pub sent: usize,
+    /// How many were never answered.
+    pub lost: usize,
+    /// The longest time in which every ping that was sent was lost: from the first of them to the
+    /// first that was answered again.
+    pub longest_gap: Duration,
+}
+
+/// A stream of pings that runs on a thread until it is stopped.
+#[derive(Debug)]
+pub struct Stream {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Tally>,
+}
+
+impl Stream {
+    /// Pings `target` from a namespace, once every `interval` (1 ms is fine).
+    ///
+    /// # Errors
+    /// If there can be no ping socket or thread.
+    pub fn start(from: &Namespace, target: IpAddr, interval: Duration) -> io::Result<Self> {
+        let echo = from.run(|| Echo::open(target))??;
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let thread = thread::Builder::new().name("ping".to_owned()).spawn(move || stream(&echo, interval, &told))?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Stops asking, waits a moment for late replies, and counts.
+    pub fn stop(self) -> Tally {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+fn stream(echo: &Echo, interval: Duration, stop: &AtomicBool) -> Tally {
+    let mut pings: Vec<(Instant, bool)> = Vec::new();
+    let mut next = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        if now >= next {
+            pings.push((now, false));
+            // A ping that cannot even be sent (no route) is a lost one.
+            let _ = u32::try_from(pings.len() - 1).map_or(Ok(()), |number| echo.ask(number));
+            // Not `now + interval`: pings that the scheduler kept us from sending are not made up for,
+            // but the rhythm is kept.
+            next = (next + interval).max(now);
+        }
+        collect(echo, &mut pings);
+        echo.wait(next.saturating_duration_since(Instant::now()));
+    }
+    while let Some((asked, _)) = pings.iter().rev().find(|(_, answered)| !answered) {
+        let Some(left) = STRAGGLERS.checked_sub(asked.elapsed()) else { break };
+        echo.wait(left);
+        collect(echo, &mut pings);
+    }
+    tally(&pings)
+}
+
+fn collect(echo: &Echo, pings: &mut [(Instant, bool)]) {
+    while let Some(number) = echo.hear() {
+        if let Some(ping) = usize::try_from(number).ok().and_then(|number| pings.get_mut(number)) {
+            ping.1 = true;
+        }
+    }
+}
+
+fn tally(pings: &[(Instant, bool)]) -> Tally {
+    let mut longest_gap = Duration::ZERO;
+    let mut since = None;
+    for (at, answered) in pings {
+        match (since, answered) {
+            (None, false) => since = Some(*at),
+            (Some(first), true) => {
+                longest_gap = longest_gap.max(*at - first);
+                since = None;
+            }
+            _ => {}
+        }
+    }
+    if let (Some(first), Some((last, _))) = (since, pings.last()) {
+        longest_gap = longest_gap.max(*last - first);
+    }
+    Tally { sent: pings.len(), lost: pings.iter().filter(|(_, answered)| !answered).count(), longest_gap }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_lasts_until_the_next_answer() {
+        let start = Instant::now();
+        let at = |ms: u64, answered| (start + Duration::from_millis(ms), answered);
+        let pings = [at(0, true), at(1, false), at(2, false), at(5, true), at(6, false), at(7, true)];
+        assert_eq!(tally(&pings), Tally { sent: 6, lost: 3, longest_gap: Duration::from_millis(4) });
+        assert_eq!(tally(&pings[..3]).longest_gap, Duration::from_millis(1), "a gap that has not ended");
+        assert_eq!(tally(&[]), Tally::default());
+    }
+}

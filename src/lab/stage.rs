@@ -1,0 +1,266 @@
+//! The lab as a whole: underlay, API server, machines and their agents.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::agent::{Agent, Start};
+use super::apiserver::ApiServer;
+use super::ping;
+use super::rows::{self, Row, Sight};
+use super::topology::{Addressing, Machine, Underlay};
+use crate::kernel::netlink::Netlink;
+use crate::model::addr::{Family, IfName};
+use crate::model::host::Scope;
+
+/// Where the API server listens, on the underlay's bridge.
+const API_PORT: u16 = 8080;
+
+/// How long the lab waits for anything before it calls it broken.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it looks.
+const GLANCE: Duration = Duration::from_micros(500);
+
+/// A machine in the lab.
+#[derive(Debug)]
+pub struct Member {
+    /// The machine.
+    pub machine: Machine,
+    /// The lab's own eyes in it.
+    pub eyes: Netlink,
+    /// Its agent, if one runs.
+    pub agent: Option<Agent>,
+}
+
+/// Everything.
+#[derive(Debug)]
+pub struct Stage {
+    /// The wires.
+    pub underlay: Underlay,
+    /// The API server.
+    pub server: ApiServer,
+    /// The machines, by number.
+    pub members: BTreeMap<u8, Member>,
+    scope: Scope,
+    program: PathBuf,
+    directory: PathBuf,
+    show_logs: bool,
+}
+
+/// What is wrong, as a sentence for whoever watches.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// The kernel or the file system refused something that the lab itself needs.
+    #[error("the lab cannot go on: {0}")]
+    Host(#[from] io::Error),
+    /// An agent is not there any more.
+    #[error("the agent of {0} has ended by itself")]
+    AgentDied(String),
+    /// It did not become as it should.
+    #[error("not within 10 s: {0}")]
+    TooSlow(String),
+    /// What was to be shown did not happen.
+    #[error("{0}")]
+    Unproven(String),
+}
+
+impl Stage {
+    /// Builds the underlay and the API server in the calling thread's namespace. Files go to `directory`,
+    /// agents run `program`.
+    ///
+    /// # Errors
+    /// If the kernel refuses any of it.
+    pub fn build(addressing: Addressing, program: &Path, directory: &Path, show_logs: bool) -> Result<Self, Trouble> {
+        let underlay = Underlay::build(addressing)?;
+        let server = ApiServer::start(TcpListener::bind((underlay.address(), API_PORT))?)?;
+        fs::create_dir_all(directory)?;
+        fs::write(directory.join("net-conf.json"), addressing.net_conf().to_string())?;
+        Ok(Self {
+            underlay,
+            server,
+            members: BTreeMap::new(),
+            scope: rows::scope(addressing.networks()),
+            program: program.to_owned(),
+            directory: directory.to_owned(),
+            show_logs,
+        })
+    }
+
+    /// Builds the n-th machine; its Node and its agent are yet to come.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn add_machine(&mut self, number: u8) -> Result<(), Trouble> {
+        let machine = self.underlay.add(number)?;
+        let eyes = machine.network.run(Netlink::open)??;
+        self.members.insert(number, Member { machine, eyes, agent: None });
+        Ok(())
+    }
+
+    /// Creates the n-th machine's Node, with its pod CIDR, as kubelet and controller manager would.
+    pub fn add_node(&self, number: u8) {
+        self.server.put_node(self.underlay.addressing().node(number));
+    }
+
+    /// Starts the n-th machine's agent.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_agent(&mut self, number: u8) -> Result<(), Trouble> {
+        let url = format!("http://{}:{API_PORT}", self.underlay.address());
+        let start =
+            Start { program: &self.program, api_url: &url, directory: &self.directory, show_log: self.show_logs };
+        let member = self.members.get_mut(&number).ok_or_else(|| Trouble::Unproven(format!("no machine {number}")))?;
+        fs::create_dir_all(self.directory.join(&member.machine.name))?;
+        member.agent = Some(Agent::start(&member.machine, &start)?);
+        Ok(())
+    }
+
+    /// Stops the n-th machine's agent, as kubelet would; what it has programmed stays.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub fn stop_agent(&mut self, number: u8) -> Result<(), Trouble> {
+        let agent = self.members.get_mut(&number).and_then(|member| member.agent.take());
+        if let Some(agent) = agent {
+            agent.stop()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the n-th machine away.
+    ///
+    /// # Errors
+    /// If its wire cannot be cut.
+    pub fn remove_machine(&mut self, number: u8) -> Result<(), Trouble> {
+        if let Some(member) = self.members.remove(&number) {
+            drop(member.agent);
+            self.underlay.remove(member.machine)?;
+        }
+        Ok(())
+    }
+
+    /// Stops the API server: connections to it are refused.
+    pub fn stop_server(&self) {
+        self.server.stop();
+    }
+
+    /// Starts it again, with what it had.
+    ///
+    /// # Errors
+    /// If its port cannot be had.
+    pub fn resume_server(&self) -> Result<(), Trouble> {
+        self.server.resume(TcpListener::bind((self.underlay.address(), API_PORT))?)?;
+        Ok(())
+    }
+
+    /// The name of the agents' device of a family, if the family is in use.
+    pub const fn device(&self, family: Family) -> Option<&IfName> {
+        self.scope.devices.get(family).as_ref()
+    }
+
+    /// What the n-th machine's tables should hold now.
+    pub fn wanted(&self, number: u8) -> BTreeSet<Row> {
+        let families = self.underlay.addressing().families();
+        rows::wanted(&self.server.nodes(), &super::topology::name(number), families)
+    }
+
+    /// What is on the n-th machine now.
+    ///
+    /// # Errors
+    /// If its kernel cannot be read.
+    pub fn look(&mut self, number: u8) -> Result<Sight, Trouble> {
+        let member = self.members.get_mut(&number).ok_or_else(|| Trouble::Unproven(format!("no machine {number}")))?;
+        rows::look(&mut member.eyes, &self.scope).map_err(|error| Trouble::Unproven(error.to_string()))
+    }
+
+    /// Waits until all machines that run an agent hold exactly what every announced node asks for.
+    ///
+    /// # Errors
+    /// If it takes longer than [`PATIENCE`], with the difference; or if an agent ends.
+    pub fn settle(&mut self) -> Result<(), Trouble> {
+        let begun = Instant::now();
+        let numbers: Vec<u8> = self.members.iter().filter(|(_, m)| m.agent.is_some()).map(|(n, _)| *n).collect();
+        for number in numbers {
+            self.settle_one(number, begun)?;
+        }
+        Ok(())
+    }
+
+    /// The same of one machine, counted from `begun`.
+    ///
+    /// # Errors
+    /// As [`Self::settle`].
+    pub fn settle_one(&mut self, number: u8, begun: Instant) -> Result<(), Trouble> {
+        loop {
+            let late = begun.elapsed() > PATIENCE;
+            let (wanted, sight) = (self.wanted(number), self.look(number)?);
+            if sight.devices_up && sight.rows == wanted && self.announced() {
+                return Ok(());
+            }
+            if late {
+                return Err(Trouble::TooSlow(self.difference(number, &wanted, &sight)));
+            }
+            self.check_agent(number)?;
+            std::thread::sleep(GLANCE);
+        }
+    }
+
+    /// Whether every Node whose agent runs has announced itself in every family.
+    fn announced(&self) -> bool {
+        let all = self.members.values().filter(|member| member.agent.is_some());
+        all.map(|member| self.server.node(&member.machine.name)).all(|node| {
+            let families = self.underlay.addressing().families();
+            node.is_some_and(|node| families.into_iter().all(|family| rows::peer(&node, family).is_some()))
+        })
+    }
+
+    fn difference(&self, number: u8, wanted: &BTreeSet<Row>, sight: &Sight) -> String {
+        let name = super::topology::name(number);
+        if !sight.devices_up {
+            return format!("{name} has its devices up");
+        }
+        if !self.announced() {
+            return "every node has announced itself".to_owned();
+        }
+        let missing: Vec<String> = wanted.difference(&sight.rows).map(|row| format!("+ {row}")).collect();
+        let stale: Vec<String> = sight.rows.difference(wanted).map(|row| format!("- {row}")).collect();
+        format!("{name} has the right rows\n{}", [missing, stale].concat().join("\n"))
+    }
+
+    fn check_agent(&mut self, number: u8) -> Result<(), Trouble> {
+        let Some(member) = self.members.get_mut(&number) else { return Ok(()) };
+        match member.agent.as_mut().map(Agent::ended).transpose()?.flatten() {
+            Some(_) => Err(Trouble::AgentDied(member.machine.name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Pings every pod from every pod and every machine, in every family; the number of pings, all
+    /// answered.
+    ///
+    /// # Errors
+    /// The first that is not answered.
+    pub fn ping_all(&self) -> Result<usize, Trouble> {
+        let mut count = 0;
+        for from in self.members.values() {
+            for to in self.members.values() {
+                for ip in &to.machine.pod.addresses {
+                    for (what, network) in [("machine", &from.machine.network), ("pod", &from.machine.pod.network)] {
+                        let answer = network.run(|| ping::once(*ip, Duration::from_secs(1)))??;
+                        let (from, to) = (&from.machine.name, &to.machine.name);
+                        answer.ok_or_else(|| {
+                            Trouble::Unproven(format!("the {what} on {from} cannot ping {to}'s pod {ip}"))
+                        })?;
+                        count += 1;
+                    }
+                }
+            }
+        }
+        Ok(count)
+    }
+}

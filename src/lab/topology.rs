@@ -1,0 +1,246 @@
+//! Machines, pods and the wires between them.
+//!
+//! ```text
+//!   lab namespace:   bridge lab0  192.168.174.1        the API server listens here
+//!                      │        │
+//!                    eth0     eth0                     the underlay: 192.168.174.0/24
+//!   machine:         .11      .12                      node-1, node-2, …: agent, flannel.1
+//!                      │        │
+//!                    cni0     cni0                     10.244.1.1, 10.244.2.1, …
+//!                      │        │
+//!   pod:             eth0     eth0                     10.244.1.2, 10.244.2.2, …
+//! ```
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde_json::{Value, json};
+
+use super::link::Links;
+use super::netns::{Namespace, sysctl};
+use crate::model::addr::{ByFamily, Family, Subnet};
+
+/// The underlay's bridge, in the lab's own namespace.
+const BRIDGE: &str = "lab0";
+
+/// Which addresses things have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addressing {
+    /// IPv4 and IPv6, or IPv4 alone.
+    pub dual_stack: bool,
+}
+
+/// An address and its prefix length.
+pub type Prefixed = (IpAddr, u8);
+
+impl Addressing {
+    /// The families in use.
+    pub fn families(self) -> impl Iterator<Item = Family> {
+        Family::BOTH.into_iter().filter(move |family| self.dual_stack || *family == Family::V4)
+    }
+
+    fn pick(self, v4: Ipv4Addr, v4_len: u8, v6: Ipv6Addr, v6_len: u8) -> Vec<Prefixed> {
+        let both = [(IpAddr::V4(v4), v4_len), (IpAddr::V6(v6), v6_len)];
+        both.into_iter().filter(|(ip, _)| self.dual_stack || ip.is_ipv4()).collect()
+    }
+
+    /// The lab's own addresses on the underlay.
+    pub fn gateway(self) -> Vec<Prefixed> {
+        self.pick(Ipv4Addr::new(192, 168, 174, 1), 24, underlay_v6(1), 64)
+    }
+
+    /// The addresses of the n-th machine (from 1) on the underlay.
+    pub fn machine(self, number: u8) -> Vec<Prefixed> {
+        let last = number.saturating_add(10);
+        self.pick(Ipv4Addr::new(192, 168, 174, last), 24, underlay_v6(u16::from(last)), 64)
+    }
+
+    /// The n-th machine's pod CIDRs.
+    pub fn pod_cidrs(self, number: u8) -> Vec<Prefixed> {
+        self.inside(number, 0)
+    }
+
+    /// An address in the n-th machine's pod CIDRs: 1 is its bridge, 2 its pod.
+    pub fn inside(self, number: u8, host: u8) -> Vec<Prefixed> {
+        let v6 = Ipv6Addr::new(0xfd00, 0x10, 0x244, u16::from(number), 0, 0, 0, u16::from(host));
+        self.pick(Ipv4Addr::new(10, 244, number, host), 24, v6, 64)
+    }
+
+    /// The cluster's pod networks.
+    pub fn networks(self) -> ByFamily<Option<Subnet>> {
+        let v6 = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0);
+        let all = self.pick(Ipv4Addr::new(10, 244, 0, 0), 16, v6, 48);
+        let of = |family| all.iter().find(|(ip, _)| Family::of(*ip) == family);
+        ByFamily::from_fn(|family| of(family).and_then(|(ip, len)| Subnet::new(*ip, *len)))
+    }
+
+    /// `net-conf.json`.
+    pub fn net_conf(self) -> Value {
+        let mut conf = json!({ "Network": "10.244.0.0/16", "Backend": { "Type": "vxlan" } });
+        if self.dual_stack {
+            conf["EnableIPv6"] = true.into();
+            conf["IPv6Network"] = "fd00:10:244::/48".into();
+        }
+        conf
+    }
+
+    /// What a pod's packets may measure, in bytes: the underlay's 1500 less the encapsulation.
+    fn pod_mtu(self) -> u32 {
+        1500 - self.families().map(Family::vxlan_overhead).max().unwrap_or_default()
+    }
+
+    /// The Node object that kubelet and controller manager would make of the n-th machine.
+    pub fn node(self, number: u8) -> Value {
+        let cidr = |(ip, len): &Prefixed| format!("{ip}/{len}");
+        let cidrs: Vec<String> = self.pod_cidrs(number).iter().map(cidr).collect();
+        let address = |(ip, _): &Prefixed| json!({ "type": "InternalIP", "address": ip });
+        let addresses: Vec<Value> = self.machine(number).iter().map(address).collect();
+        json!({
+            "metadata": { "name": name(number), "labels": { "kubernetes.io/os": "linux" } },
+            "spec": { "podCIDR": cidrs.first(), "podCIDRs": cidrs },
+            "status": {
+                "addresses": addresses,
+                "conditions": [{ "type": "Ready", "status": "True", "reason": "Lab" }],
+                "nodeInfo": { "kubeletVersion": "none", "osImage": "weft lab" },
+            },
+        })
+    }
+}
+
+const fn underlay_v6(host: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x174, 0, 0, 0, host)
+}
+
+/// The n-th machine's name.
+pub fn name(number: u8) -> String {
+    format!("node-{number}")
+}
+
+/// The underlay: a bridge in the calling thread's namespace.
+#[derive(Debug)]
+pub struct Underlay {
+    namespace: Namespace,
+    addressing: Addressing,
+}
+
+/// A machine: a namespace on the underlay, with a bridge for its pods.
+#[derive(Debug)]
+pub struct Machine {
+    /// From 1.
+    pub number: u8,
+    /// Its Node's name.
+    pub name: String,
+    /// Its network.
+    pub network: Namespace,
+    /// Its one pod.
+    pub pod: Pod,
+}
+
+/// A pod: a namespace on its machine's bridge.
+#[derive(Debug)]
+pub struct Pod {
+    /// Its network.
+    pub network: Namespace,
+    /// Its addresses, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Underlay {
+    /// Makes the bridge in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// What the kernel refuses, as the iproute2 command that would have met the same.
+    pub fn build(addressing: Addressing) -> io::Result<Self> {
+        let namespace = Namespace::current()?;
+        super::netns::prepare()?;
+        let mut links = Links::open()?;
+        links.up("lo")?;
+        links.bridge(BRIDGE)?;
+        for (ip, len) in addressing.gateway() {
+            links.address(BRIDGE, ip, len)?;
+        }
+        Ok(Self { namespace, addressing })
+    }
+
+    /// The namespace that the bridge is in.
+    pub const fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The addressing.
+    pub const fn addressing(&self) -> Addressing {
+        self.addressing
+    }
+
+    /// The bridge's IPv4 address, where the API server listens.
+    pub fn address(&self) -> IpAddr {
+        self.addressing.gateway().first().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |(ip, _)| *ip)
+    }
+
+    /// Adds the n-th machine, with its pod: everything but the agent and what the agent makes.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn add(&self, number: u8) -> io::Result<Machine> {
+        let network = Namespace::new()?;
+        let port = format!("to-{}", name(number));
+        self.namespace.run(|| {
+            let mut links = Links::open()?;
+            links.veth(&port, "eth0", &network)?;
+            links.enslave(&port, BRIDGE)
+        })??;
+        network.run(|| self.configure(number))??;
+        let pod = self.add_pod(number, &network)?;
+        Ok(Machine { number, name: name(number), network, pod })
+    }
+
+    /// In the machine's namespace: addresses, a default route, forwarding and the pods' bridge.
+    fn configure(&self, number: u8) -> io::Result<()> {
+        sysctl("net/ipv4/ip_forward", "1")?;
+        if self.addressing.dual_stack {
+            sysctl("net/ipv6/conf/all/forwarding", "1")?;
+        }
+        let mut links = Links::open()?;
+        plug(&mut links, "eth0", &self.addressing.machine(number), &self.addressing.gateway())?;
+        links.bridge("cni0")?;
+        for (ip, len) in self.addressing.inside(number, 1) {
+            links.address("cni0", ip, len)?;
+        }
+        Ok(())
+    }
+
+    fn add_pod(&self, number: u8, machine: &Namespace) -> io::Result<Pod> {
+        let network = Namespace::new()?;
+        machine.run(|| {
+            let mut links = Links::open()?;
+            links.veth("pod", "eth0", &network)?;
+            links.set_mtu("pod", self.addressing.pod_mtu())?;
+            links.enslave("pod", "cni0")
+        })??;
+        let addresses = self.addressing.inside(number, 2);
+        network.run(|| {
+            let mut links = Links::open()?;
+            links.set_mtu("eth0", self.addressing.pod_mtu())?;
+            plug(&mut links, "eth0", &addresses, &self.addressing.inside(number, 1))
+        })??;
+        Ok(Pod { network, addresses: addresses.into_iter().map(|(ip, _)| ip).collect() })
+    }
+
+    /// Takes a machine off the underlay.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn remove(&self, machine: Machine) -> io::Result<()> {
+        let port = format!("to-{}", machine.name);
+        self.namespace.run(|| Links::open()?.delete(&port))?
+    }
+}
+
+/// Sets an interface up with its addresses and default routes.
+fn plug(links: &mut Links, name: &str, addresses: &[Prefixed], gateways: &[Prefixed]) -> io::Result<()> {
+    links.up(name)?;
+    for (ip, len) in addresses {
+        links.address(name, *ip, *len)?;
+    }
+    gateways.iter().try_for_each(|(ip, _)| links.default_route(*ip))
+}

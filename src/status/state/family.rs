@@ -1,0 +1,138 @@
+//! One family in `/state`: the device, the tables, every peer.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::model::addr::{Family, Mac, Subnet};
+use crate::model::device::DeviceSpec;
+use crate::model::node::{NodeName, Peer};
+use crate::model::table::Kind;
+use crate::reconcile::peers::peer_states;
+use crate::reconcile::report::{FamilyReport, PeerState, Report};
+use crate::status::words::state_label;
+
+#[derive(Serialize)]
+pub(super) struct OneFamily<'a> {
+    ready: bool,
+    waiting: Option<&'a str>,
+    public_ip: Option<IpAddr>,
+    device: Option<Device<'a>>,
+    entries: BTreeMap<&'static str, Rows>,
+    withheld: Option<&'a str>,
+    pending: Vec<Pending<'a>>,
+    foreign_routes: Vec<Foreign<'a>>,
+    peers: BTreeMap<NodeName, OnePeer>,
+}
+
+#[derive(Serialize)]
+struct Rows {
+    wanted: usize,
+    present: usize,
+}
+
+#[derive(Serialize)]
+struct Pending<'a> {
+    change: String,
+    peer: Option<&'a str>,
+    reason: &'static str,
+    problem: &'a str,
+}
+
+#[derive(Serialize)]
+struct Foreign<'a> {
+    peer: &'a str,
+    problem: &'a str,
+}
+
+impl<'a> OneFamily<'a> {
+    pub(super) fn of(report: &'a Report, family: Family, of: &'a FamilyReport) -> Self {
+        let rows = |kind: Kind| (kind.label(), Rows { wanted: of.wanted.get(kind), present: of.present.get(kind) });
+        let pending = of.pending.iter().map(|pending| Pending {
+            change: pending.op.to_string(),
+            peer: pending.peer.as_deref(),
+            reason: pending.label,
+            problem: &pending.problem,
+        });
+        Self {
+            ready: of.ready,
+            waiting: of.waiting.as_deref(),
+            public_ip: of.public_ip,
+            device: of.device.as_ref().map(Device::of),
+            entries: Kind::ALL.into_iter().map(rows).collect(),
+            withheld: of.withheld.as_deref(),
+            pending: pending.collect(),
+            foreign_routes: of.shadows.iter().map(|s| Foreign { peer: &s.peer, problem: &s.problem }).collect(),
+            peers: peers(report, family),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Device<'a> {
+    name: &'a str,
+    vni: u32,
+    port: u16,
+    underlay: &'a str,
+    local: IpAddr,
+    mtu: u32,
+    mac: Mac,
+    address: IpAddr,
+    gbp: bool,
+    learning: bool,
+}
+
+impl<'a> Device<'a> {
+    fn of(spec: &'a DeviceSpec) -> Self {
+        Self {
+            name: spec.name.as_str(),
+            vni: spec.vni.get(),
+            port: spec.port,
+            underlay: spec.underlay_name.as_str(),
+            local: spec.local,
+            mtu: spec.mtu,
+            mac: spec.mac,
+            address: spec.address,
+            gbp: spec.gbp,
+            learning: spec.learning,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct OnePeer {
+    state: &'static str,
+    because: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_cidr: Option<Subnet>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mac: Option<Mac>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_ip: Option<IpAddr>,
+}
+
+fn peers(report: &Report, family: Family) -> BTreeMap<NodeName, OnePeer> {
+    let wanted = report.desired.as_ref().and_then(|desired| desired.families.get(family).as_ref());
+    let peers = wanted.into_iter().flat_map(|wanted| wanted.peers.values());
+    let known: BTreeMap<&NodeName, &Peer> = peers.map(|(name, peer)| (name, peer)).collect();
+    let one = |(name, state): (NodeName, PeerState)| {
+        let peer = known.get(&name);
+        let label = state_label(&state);
+        let because = match state {
+            PeerState::Installed => None,
+            PeerState::Pending(why) | PeerState::Unusable(why) | PeerState::Rejected(why) | PeerState::Absent(why) => {
+                Some(why)
+            }
+        };
+        let one = OnePeer {
+            state: label,
+            because,
+            pod_cidr: peer.map(|peer| peer.subnet),
+            mac: peer.map(|peer| peer.mac),
+            public_ip: peer.map(|peer| peer.public_ip),
+        };
+        (name, one)
+    };
+    peer_states(report, family).into_iter().map(one).collect()
+}

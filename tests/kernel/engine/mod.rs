@@ -1,0 +1,15 @@
+//! Our engine on a real kernel, checked with iproute2.
+
+mod batches;
+mod dumps;
+mod ears;
+mod links;
+mod rows;
+mod shape;
+
+use crate::sandbox::Test;
+
+/// Every test of the engine.
+pub(crate) fn all() -> Vec<Test> {
+    [batches::all(), dumps::all(), ears::all(), links::all(), rows::all(), shape::all()].concat()
+}

@@ -1,0 +1,115 @@
+//! The binary's command line: what it takes, and what it says of a mistake.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+fn fixture(name: &str) -> String {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/net-conf", name].iter().collect();
+    path.display().to_string()
+}
+
+fn weft(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+    command.args(args).env_clear().output().expect("the binary runs")
+}
+
+/// The first line on standard error, and the exit code.
+fn refusal(args: &[&str]) -> (String, Option<i32>) {
+    let output = weft(args);
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    (text.lines().next().unwrap_or_default().to_owned(), output.status.code())
+}
+
+#[test]
+fn a_mistake_is_refused_with_a_sentence_that_names_it() {
+    let kubeadm = fixture("kubeadm.json");
+    let run = |flag: &'static str| vec!["run", "--node-name=a", "--net-config-path", &kubeadm, flag];
+    for (args, sentence) in [
+        (
+            vec!["run", "--net-config-path", &kubeadm],
+            "error: --node-name is missing: give it, or set NODE_NAME (in a pod: from the field spec.nodeName, by the \
+             downward API)",
+        ),
+        (
+            vec!["run", "--node-name=Worker"],
+            "error: invalid value 'Worker' for '--node-name <NAME>': a Node's name has lower-case letters, digits, '-' \
+             and '.', and at most 253 of them",
+        ),
+        (
+            run("--healthz-port=http"),
+            "error: invalid value 'http' for '--healthz-port <PORT>': invalid digit found in string",
+        ),
+        (
+            run("--healthz-port=70000"),
+            "error: invalid value '70000' for '--healthz-port <PORT>': 70000 is not in 0..=65535",
+        ),
+        (
+            run("--public-ip=fd00::1"),
+            "error: invalid value 'fd00::1' for '--public-ip <IP>': a unicast IPv4 address is expected",
+        ),
+        (
+            run("-public-ipv6=10.0.0.1"),
+            "error: invalid value '10.0.0.1' for '--public-ipv6 <IP>': a unicast IPv6 address is expected",
+        ),
+        (
+            run("--resync-period=2h"),
+            "error: invalid value '2h' for '--resync-period <TIME>': a time from 1s to 1h is expected, such as 60s or 2m",
+        ),
+        (
+            run("--kube-annotation-prefix=Flannel"),
+            "error: invalid value 'Flannel' for '--kube-annotation-prefix <PREFIX>': a domain, optionally with '/' and a \
+             name, in lower-case letters, digits, '-' and '_' is expected, such as flannel.alpha.coreos.com or \
+             example.org/overlay",
+        ),
+        (
+            run("--kube-api-url=10.0.0.1"),
+            "error: invalid value '10.0.0.1' for '--kube-api-url <URL>': an address such as https://10.0.0.1:6443 is \
+             expected",
+        ),
+        (run("--ifce=eth0"), "error: unexpected argument '--ifce' found"),
+        (run("--ip-masq=maybe"), "error: --ip-masq is \"maybe\"; allowed is true or false"),
+        (
+            vec!["run", "--node-name=a", "--net-config-path=/does/not/exist"],
+            "error: --net-config-path /does/not/exist: No such file or directory (os error 2); it is flannel's \
+             net-conf.json, usually mounted from the ConfigMap kube-flannel-cfg",
+        ),
+        (vec!["fly"], "error: unrecognized subcommand 'fly'"),
+    ] {
+        assert_eq!(refusal(&args), (sentence.to_owned(), Some(1)), "{args:?}");
+    }
+}
+
+#[test]
+fn a_wrong_regex_is_explained() {
+    let (sentence, code) = refusal(&["run", "--node-name=a", "--iface-regex=("]);
+    assert!(
+        sentence.starts_with("error: invalid value '(' for '--iface-regex <REGEX>': not a regular expression: "),
+        "{sentence}"
+    );
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn a_wrong_file_is_named_with_the_setting() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "VNI": 16777216}}"#)
+        .expect("written");
+    let path = file.path().display().to_string();
+    let (sentence, code) = refusal(&["run", "--node-name=a", "--net-config-path", &path]);
+    assert_eq!(
+        sentence,
+        format!("error: {path}: Backend.VNI is 16777216; allowed is a whole number from 0 to 16777215")
+    );
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn the_version_and_the_help_go_to_standard_output() {
+    for args in [["version"], ["--version"], ["-V"]] {
+        let output = weft(&args);
+        assert_eq!(String::from_utf8(output.stdout).expect("UTF-8"), concat!("weft ", env!("CARGO_PKG_VERSION"), "\n"));
+        assert!(output.status.success() && output.stderr.is_empty());
+    }
+    let help = weft(&["--help"]);
+    assert!(help.status.success() && help.stderr.is_empty() && help.stdout.starts_with(b"Kernel-VXLAN"));
+}

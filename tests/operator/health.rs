@@ -1,0 +1,73 @@
+//! `/healthz` and `/readyz`: what counts, and what does not.
+
+use std::time::Duration;
+
+use weft::kernel::ObserveError;
+use weft::status::View;
+use weft::status::health::{live, ready};
+
+use crate::world::World;
+
+fn why(view: &View) -> String {
+    ready(view).expect_err("not ready").join("\n")
+}
+
+#[test]
+fn a_node_is_ready_after_its_first_pass() {
+    let mut world = World::with_peers(2);
+    assert_eq!(why(&world.view()), "no pass has been made yet");
+    world.pass();
+    assert_eq!(ready(&world.view()), Ok(()));
+}
+
+#[test]
+fn a_peer_with_a_problem_of_its_own_does_not_count() {
+    let mut world = World::with_trouble();
+    // Link create, addrgenmode, up, address; then the first FDB entry.
+    world.refuse(5, 1);
+    let report = world.pass();
+    assert!(!report.families.v4.as_ref().expect("the family").pending.is_empty(), "{report:#?}");
+    assert_eq!(ready(&world.view()), Ok(()));
+}
+
+#[test]
+fn a_device_that_cannot_be_made_counts() {
+    let mut world = World::with_peers(1);
+    world.kernel.rule(|_| Some(weft::kernel::fake::Fate::Refused(1)));
+    world.pass();
+    let why = why(&world.view());
+    assert!(why.starts_with("ipv4: flannel.1 is not ready: ip link add flannel.1 "), "{why}");
+    assert!(why.contains("Operation not permitted"), "{why}");
+}
+
+#[test]
+fn a_kernel_that_cannot_be_read_counts_also_later() {
+    let mut world = World::with_peers(1);
+    world.pass();
+    let error = ObserveError::Broken { what: "routes", problem: "no answer".into() };
+    world.kernel.fail_observation(1, error);
+    world.pass();
+    assert_eq!(why(&world.view()), "reading routes: no answer; nothing is changed, weft looks again");
+    world.pass();
+    assert_eq!(ready(&world.view()), Ok(()));
+}
+
+#[test]
+fn what_the_agent_adds_counts() {
+    let mut world = World::with_peers(1);
+    world.pass();
+    let mut view = world.view();
+    view.unready.push("subnet.env is not written: read-only file system".into());
+    assert_eq!(why(&view), "subnet.env is not written: read-only file system");
+}
+
+#[test]
+fn a_loop_that_hangs_is_named() {
+    let mut view = World::new().view();
+    assert_eq!(live(&view), Ok(()));
+    view.beats[0].age = Duration::from_secs(31);
+    assert_eq!(
+        live(&view),
+        Err(vec!["the reconciler loop last went round 31 s ago; more than 30 s means that it hangs".to_owned()])
+    );
+}
