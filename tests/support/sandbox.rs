@@ -3,9 +3,11 @@
 //! A test binary of this kind has `harness = false` and calls [`main`] from its own `main`, before there
 //! is any other thread: only a process with one thread may make a user namespace. Each test then runs on
 //! a thread with a network namespace of its own, which goes with the thread, also after `kill -9`.
+//! One whose tests start programs calls [`contained`] instead.
 
-use std::os::fd::AsRawFd;
-use std::process::{Command, ExitCode};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
@@ -17,8 +19,12 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, recv, setsockopt};
 
 /// A test: its name, and what it does.
@@ -39,7 +45,11 @@ macro_rules! tests {
 pub(crate) fn main(tests: Vec<Test>) -> ExitCode {
     let arguments = Arguments::from_args();
     let obstacle = if arguments.list { None } else { enter().err() };
-    if let Some(obstacle) = &obstacle {
+    run(&arguments, tests, obstacle.as_deref())
+}
+
+fn run(arguments: &Arguments, tests: Vec<Test>, obstacle: Option<&str>) -> ExitCode {
+    if let Some(obstacle) = obstacle {
         eprintln!("\n*** SKIPPED: tests on a real kernel need {obstacle} ***\n");
         if std::env::var("CI").is_ok_and(|ci| ci == "true") {
             return ExitCode::FAILURE;
@@ -49,7 +59,68 @@ pub(crate) fn main(tests: Vec<Test>) -> ExitCode {
         let name = name.split_once("::").map_or(name, |(_, name)| name);
         Trial::test(name, move || outcome(body)).with_ignored_flag(obstacle.is_some())
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    libtest_mimic::run(arguments, trials.collect()).exit_code()
+}
+
+/// How the inner process of [`contained`] knows that it is the inner one (and what `ps` shows).
+const INSIDE: &str = "weft-tests";
+/// A directory that is the tests' own, in memory, inside [`contained`].
+pub(crate) const DIRECTORY: &str = "/run";
+
+/// Like [`main`], for tests that start programs and write files: the binary runs itself again as the first
+/// process of new process and mount namespaces. When it ends, however it ends, the kernel kills everything
+/// that it started; and it ends when the outer one does. `at_end` runs after the last test.
+pub(crate) fn contained(tests: Vec<Test>, at_end: fn()) -> ExitCode {
+    let arguments = Arguments::from_args();
+    if arguments.list {
+        return run(&arguments, tests, None);
+    }
+    let outcome = if std::env::args_os().next().is_some_and(|name| name == INSIDE) {
+        inside().and_then(|()| enter()).map(|()| None)
+    } else {
+        enter().and_then(|()| outside()).map(Some)
+    };
+    match outcome {
+        Ok(Some(code)) => code,
+        Ok(None) => {
+            let code = run(&arguments, tests, None);
+            at_end();
+            code
+        }
+        Err(obstacle) => run(&arguments, tests, Some(&obstacle)),
+    }
+}
+
+/// The outer process: runs itself again, and waits.
+fn outside() -> Result<ExitCode, String> {
+    unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS)
+        .map_err(|errno| format!("process and mount namespaces, which this host refuses ({errno})"))?;
+    let mut inner = Command::new("/proc/self/exe")
+        .arg0(INSIDE)
+        .args(std::env::args_os().skip(1))
+        .stdin(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("to run itself again ({error})"))?;
+    // The pipe stays open as long as this process lives: see `inside`.
+    let _alive = inner.stdin.take();
+    let status = inner.wait().expect("the end of a child");
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// The inner process, first thing: dies with the outer one, and gets files of its own.
+fn inside() -> Result<(), String> {
+    let refused = |what: &'static str| move |errno: nix::errno::Errno| format!("to {what} ({errno})");
+    set_pdeathsig(Signal::SIGKILL).map_err(refused("die with its parent"))?;
+    // If the outer process died before that line, nobody will tell; but then the pipe has closed.
+    let stdin = std::io::stdin();
+    let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut fds, PollTimeout::ZERO).map_err(refused("poll"))? > 0 {
+        return Err("an outer process that lives".to_owned());
+    }
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(refused("make mounts private"))?;
+    mount(Some("tmpfs"), DIRECTORY, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755"))
+        .map_err(refused("mount a tmpfs"))
 }
 
 /// Gets the right to make network namespaces. Call it while the process has one thread.
@@ -129,8 +200,9 @@ pub(crate) fn json(line: &str) -> Vec<serde_json::Value> {
 /// The files of a batch for `ip -batch` or `bridge -batch`.
 pub(crate) fn batch(tool: &str, commands: &str) {
     use std::io::Write as _;
-    let mut child = Command::new(tool)
-        .args(["-batch", "-"])
+    let mut words = tool.split_whitespace();
+    let mut child = Command::new(words.next().expect("a command"))
+        .args(words.chain(["-batch", "-"]))
         .stdin(std::process::Stdio::piped())
         .spawn()
         .expect("to start a command");

@@ -1,11 +1,31 @@
-//! Whole machines: the lab's parts, the lab itself, and agents in it.
+//! Whole machines: the lab's parts, the lab itself, and agents in them: what they make, and how they keep it.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may")]
 
+mod adoption;
+#[path = "../support/agent.rs"]
+#[allow(dead_code, reason = "shared by several test binaries")]
+mod agent;
+#[path = "../support/cluster.rs"]
+#[allow(dead_code, reason = "shared by several test binaries")]
+mod cluster;
+#[path = "../support/flannel.rs"]
+mod flannel;
+#[path = "../support/http.rs"]
+#[allow(dead_code, reason = "shared by several test binaries")]
+mod http;
+#[path = "../support/picture.rs"]
+#[allow(dead_code, reason = "shared by several test binaries")]
+mod picture;
 #[path = "../support/sandbox.rs"]
+#[allow(dead_code, reason = "shared by several test binaries")]
 mod sandbox;
+mod shape;
 mod topology;
+#[path = "../support/world.rs"]
+#[allow(dead_code, reason = "shared by several test binaries")]
+mod world;
 
 fn main() -> std::process::ExitCode {
-    sandbox::main(topology::all())
+    sandbox::contained([topology::all(), shape::all(), adoption::all()].concat(), || {})
 }
