@@ -20,12 +20,15 @@ mod picture;
 #[path = "../support/sandbox.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod sandbox;
+mod life;
 mod shape;
+#[path = "../support/stage.rs"]
+mod stage;
 mod topology;
 #[path = "../support/world.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod world;
 
 fn main() -> std::process::ExitCode {
-    sandbox::contained([topology::all(), shape::all(), adoption::all()].concat(), || {})
+    sandbox::contained([topology::all(), shape::all(), adoption::all(), life::all()].concat(), || {})
 }
