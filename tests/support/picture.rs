@@ -45,7 +45,9 @@ impl Picture {
             add(&mut facts, "link", link, &["ifindex", "link_index"]);
         }
         for family in ["-4", "-6"] {
-            for route in json(&format!("ip -j {family} route show table all")).into_iter().filter(|it| foreign(&it["dev"])) {
+            for route in
+                json(&format!("ip -j {family} route show table all")).into_iter().filter(|it| foreign(&it["dev"]))
+            {
                 add(&mut facts, &format!("route {family}"), route, &[]);
             }
             for rule in json(&format!("ip -j {family} rule show")) {

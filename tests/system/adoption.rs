@@ -27,7 +27,11 @@ fn flannels_state_is_taken_over_without_losing_a_packet() {
     let streams = pods().map(|pod| {
         let ip = pod.parse().expect("an address");
         within(Duration::from_secs(10), "the remote pod answers", || {
-            if once(ip, Duration::from_millis(200)).is_ok_and(|time| time.is_some()) { Ok(()) } else { Err(pod.clone()) }
+            if once(ip, Duration::from_millis(200)).is_ok_and(|time| time.is_some()) {
+                Ok(())
+            } else {
+                Err(pod.clone())
+            }
         });
         Stream::start(&here, ip, Duration::from_millis(1)).expect("pings")
     });
@@ -36,7 +40,11 @@ fn flannels_state_is_taken_over_without_losing_a_packet() {
         world.start();
         within(Duration::from_secs(10), "no route of flannel's is left", || {
             let now = pictures();
-            if now.iter().any(|picture| format!("{picture:?}").contains(r#""protocol":"boot""#)) { Err(now) } else { Ok(now) }
+            if now.iter().any(|picture| format!("{picture:?}").contains(r#""protocol":"boot""#)) {
+                Err(now)
+            } else {
+                Ok(now)
+            }
         })
     });
     for (family, stream) in [0, 1].into_iter().zip(streams) {
@@ -56,7 +64,7 @@ fn flannels_state_is_taken_over_without_losing_a_packet() {
 }
 
 /// The pods of node 1.
-fn pods() -> [String; 2] {
+pub(crate) fn pods() -> [String; 2] {
     gateways(1).map(|gateway| match gateway {
         std::net::IpAddr::V4(ip) => std::net::Ipv4Addr::from(u32::from(ip) + 10).to_string(),
         std::net::IpAddr::V6(ip) => std::net::Ipv6Addr::from(u128::from(ip) + 10).to_string(),
@@ -64,14 +72,10 @@ fn pods() -> [String; 2] {
 }
 
 /// Node 1, which flanneld runs on, at the other end of the underlay, with a pod.
-fn remote() -> Namespace {
+pub(crate) fn remote() -> Namespace {
     let remote = Namespace::new().expect("a namespace");
     let process = std::fs::read_link("/proc/self").expect("/proc");
-    sh(&format!(
-        "ip link set {UNDERLAY}-far netns /proc/{}/fd/{} name {UNDERLAY}",
-        process.display(),
-        remote.raw()
-    ));
+    sh(&format!("ip link set {UNDERLAY}-far netns /proc/{}/fd/{} name {UNDERLAY}", process.display(), remote.raw()));
     remote
         .run(|| {
             let [v4, v6] = public_ips(1);

@@ -141,9 +141,7 @@ fn what_two_nodes_claim_the_older_has() {
     stage.put(X, Facts::of(X));
     stage.settled("the older");
     let (older, y) = (name(X), X + 1);
-    for (what, reason) in
-        [("cidr", "duplicate_pod_cidr"), ("mac", "duplicate_mac"), ("ip", "duplicate_public_ip")]
-    {
+    for (what, reason) in [("cidr", "duplicate_pod_cidr"), ("mac", "duplicate_mac"), ("ip", "duplicate_public_ip")] {
         for family in [0, 1] {
             let (taken, mut facts) = (Facts::of(X), Facts::of(y));
             match what {
@@ -184,7 +182,9 @@ fn what_two_nodes_claim_the_older_has() {
 fn what_no_node_may_claim_none_has() {
     // An underlay that is inside the pod network, as in clusters where somebody chose badly.
     let world = World::with_peers(BYSTANDERS);
-    sh(&format!("ip address add 10.250.0.1/24 dev {UNDERLAY}\nip address add fd00:10:240:ff::1/64 dev {UNDERLAY} nodad"));
+    sh(&format!(
+        "ip address add 10.250.0.1/24 dev {UNDERLAY}\nip address add fd00:10:240:ff::1/64 dev {UNDERLAY} nodad"
+    ));
     let mut stage = Stage::in_world(world, BYSTANDERS);
     let own = stage.world.api.node(OWN).expect("our Node");
     let mac = |key: &str| {

@@ -11,16 +11,18 @@ mod agent;
 mod cluster;
 #[path = "../support/flannel.rs"]
 mod flannel;
+mod garbage;
 #[path = "../support/http.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod http;
+mod life;
 #[path = "../support/picture.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod picture;
+mod restart;
 #[path = "../support/sandbox.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod sandbox;
-mod life;
 mod shape;
 #[path = "../support/stage.rs"]
 mod stage;
@@ -30,5 +32,8 @@ mod topology;
 mod world;
 
 fn main() -> std::process::ExitCode {
-    sandbox::contained([topology::all(), shape::all(), adoption::all(), life::all()].concat(), || {})
+    sandbox::contained(
+        [topology::all(), shape::all(), adoption::all(), life::all(), garbage::all(), restart::all()].concat(),
+        || {},
+    )
 }

@@ -42,7 +42,11 @@ fn a_peer_gets_what_flannel_gives_it() {
         flannel::lay(0, &macs, 1..=1);
         within(std::time::Duration::from_secs(10), "duplicate address detection ends", || {
             let pictures = pictures();
-            if pictures.iter().any(|picture| format!("{picture:?}").contains("tentative")) { Err(pictures) } else { Ok(pictures) }
+            if pictures.iter().any(|picture| format!("{picture:?}").contains("tentative")) {
+                Err(pictures)
+            } else {
+                Ok(pictures)
+            }
         })
     })
     .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -98,7 +102,8 @@ fn fields(name: &str, theirs: &Value, ours: &Value) -> Vec<String> {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let keys: BTreeSet<&String> = [theirs, ours].iter().flat_map(|fact| fact.as_object().expect("fields").keys()).collect();
+    let keys: BTreeSet<&String> =
+        [theirs, ours].iter().flat_map(|fact| fact.as_object().expect("fields").keys()).collect();
     let differing = keys.into_iter().filter(|key| theirs[*key] != ours[*key]);
     differing.map(|key| format!("{name}: {key} {} -> {}", shown(theirs, key), shown(ours, key))).collect()
 }
