@@ -83,7 +83,8 @@ pub fn of_del(entry: &Entry, now: &People<'_>, before: Option<&People<'_>>) -> C
     let Some(before) = before else { return Cause::Start };
     let Some(name) = before.owner(entry) else { return Cause::DriftAdded };
     let was_right = before.wanted.tables.at(entry).as_ref() == Some(entry) || before.is_held(name);
-    match (was_right, now.names.contains(name)) {
+    // A node that takes no part any more, or may not, is still there.
+    match (was_right, now.names.contains(name) || now.wanted.without.contains_key(name)) {
         (false, _) => Cause::DriftAdded,
         (true, true) => Cause::NodeChanged,
         (true, false) => Cause::NodeLeft,

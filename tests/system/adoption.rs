@@ -65,7 +65,7 @@ fn flannels_state_is_taken_over_without_losing_a_packet() {
 }
 
 /// The pods of node 1.
-fn pods() -> [String; 2] {
+pub(crate) fn pods() -> [String; 2] {
     gateways(1).map(|gateway| match gateway {
         std::net::IpAddr::V4(ip) => std::net::Ipv4Addr::from(u32::from(ip) + 10).to_string(),
         std::net::IpAddr::V6(ip) => std::net::Ipv6Addr::from(u128::from(ip) + 10).to_string(),
@@ -73,7 +73,7 @@ fn pods() -> [String; 2] {
 }
 
 /// Node 1, which flanneld runs on, at the other end of the underlay, with a pod.
-fn remote() -> Namespace {
+pub(crate) fn remote() -> Namespace {
     let remote = Namespace::new().expect("a namespace");
     let process = std::fs::read_link("/proc/self").expect("/proc");
     sh(&format!("ip link set {UNDERLAY}-far netns /proc/{}/fd/{} name {UNDERLAY}", process.display(), remote.raw()));

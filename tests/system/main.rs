@@ -12,23 +12,38 @@ mod agent;
 mod cluster;
 #[path = "../support/flannel.rs"]
 mod flannel;
+mod garbage;
 #[path = "../support/http.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod http;
 mod lab;
+mod life;
 #[path = "../support/picture.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod picture;
 mod plan;
+mod restart;
 #[path = "../support/sandbox.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod sandbox;
 mod shape;
+#[path = "../support/stage.rs"]
+mod stage;
 mod topology;
 #[path = "../support/world.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod world;
 
 fn main() -> std::process::ExitCode {
-    sandbox::contained([topology::all(), lab::all(), shape::all(), adoption::all(), plan::all()].concat(), || {})
+    let tests = [
+        topology::all(),
+        lab::all(),
+        shape::all(),
+        adoption::all(),
+        plan::all(),
+        life::all(),
+        garbage::all(),
+        restart::all(),
+    ];
+    sandbox::contained(tests.concat(), || {})
 }
