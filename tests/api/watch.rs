@@ -185,7 +185,8 @@ async fn nodes_are_kept_until_the_list_after_a_410_is_whole() {
     rig.server.close_watches();
     let lists = rig.now().lists;
     loop {
-        snapshots.changed().await.unwrap();
+        let changed = tokio::time::timeout(Duration::from_secs(30), snapshots.changed()).await;
+        changed.unwrap_or_else(|_| panic!("no list came through: {:?}", rig.log())).unwrap();
         let seen = snapshots.borrow_and_update().clone();
         assert!(seen.nodes.len() >= 7, "{:?}", names(&seen));
         if seen.lists > lists {
