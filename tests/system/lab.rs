@@ -1,6 +1,5 @@
 //! `weft lab` itself: it heals everything, needs nothing, and leaves nothing.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -108,32 +107,67 @@ fn the_smallest_lab_has_two_machines() {
 
 // === processes ===
 
-/// A process's parent, state and command line.
-fn process(pid: u32) -> Option<(u32, char, String)> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let command = text(&fs::read(format!("/proc/{pid}/cmdline")).ok()?).replace('\0', " ");
-    Some((field("PPid:")?.parse().ok()?, field("State:")?.chars().next()?, command))
+/// A process. These tests may run in a process namespace of their own, but `/proc` is the outer one's.
+struct Process {
+    /// Its number in `/proc`.
+    pid: u32,
+    /// Its number here; `None` for processes outside.
+    here: Option<u32>,
+    /// Its parent's number in `/proc`.
+    parent: u32,
+    dead: bool,
+    command: String,
 }
 
-/// All processes below one, itself included, that are not dead already.
-fn tree(root: u32) -> BTreeSet<u32> {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    let all: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    let parents: Vec<(u32, u32)> = all.iter().filter_map(|pid| Some((*pid, process(*pid)?.0))).collect();
-    let mut found = BTreeSet::from([root]);
-    while let Some((pid, _)) = parents.iter().find(|(pid, parent)| found.contains(parent) && !found.contains(pid)) {
-        found.insert(*pid);
+impl Process {
+    fn read(pid: u32) -> Option<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let command = text(&fs::read(format!("/proc/{pid}/cmdline")).ok()?).replace('\0', " ");
+        let here = field("NSpid:")?.split_whitespace().nth(depth()).and_then(|pid| pid.parse().ok());
+        Some(Self {
+            pid,
+            here,
+            parent: field("PPid:")?.parse().ok()?,
+            dead: field("State:")?.starts_with('Z'),
+            command,
+        })
     }
-    found
+
+    fn is_agent(&self) -> bool {
+        self.command.contains(" run ")
+    }
+
+    fn send(&self, signal: Signal) {
+        let pid = self.here.expect("a process of ours");
+        kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+    }
 }
 
-fn is_alive(pid: u32) -> bool {
-    process(pid).is_some_and(|(_, state, _)| state != 'Z')
+/// How many process namespaces there are around this one that `/proc` knows of.
+fn depth() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    status.lines().find_map(|line| line.strip_prefix("NSpid:")).map_or(0, |pids| pids.split_whitespace().count() - 1)
 }
 
-fn is_agent(pid: u32) -> bool {
-    process(pid).is_some_and(|(_, _, command)| command.contains(" run "))
+/// A process, by its number here, and all below it.
+fn tree(root: u32) -> Vec<Process> {
+    let numbers = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut rest: Vec<Process> = numbers.filter_map(Process::read).collect();
+    let (mut found, mut more): (Vec<_>, Vec<_>) = rest.drain(..).partition(|process| process.here == Some(root));
+    loop {
+        let below = |process: &Process| found.iter().any(|above: &Process| above.pid == process.parent);
+        let (next, others): (Vec<_>, Vec<_>) = more.drain(..).partition(below);
+        if next.is_empty() {
+            return found;
+        }
+        found.extend(next);
+        more = others;
+    }
+}
+
+fn is_alive(process: &Process) -> bool {
+    Process::read(process.pid).is_some_and(|now| !now.dead)
 }
 
 /// A lab that stays up; it does not outlive its test.
@@ -153,20 +187,16 @@ impl Held {
 }
 
 /// Starts one, and waits until its agents run; all its processes.
-fn held() -> (Held, BTreeSet<u32>) {
+fn held() -> (Held, Vec<Process>) {
     let child = weft(&["lab", "--hold", "--json"]).stdout(Stdio::null()).spawn().unwrap();
     let child = Held(child);
-    eventually("three agents run", || tree(child.pid()).into_iter().filter(|pid| is_agent(*pid)).count() >= 3);
+    eventually("three agents run", || tree(child.pid()).iter().filter(|process| process.is_agent()).count() >= 3);
     let all = tree(child.pid());
     (child, all)
 }
 
-fn send(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
-}
-
-fn nothing_is_left_of(all: &BTreeSet<u32>) {
-    eventually("every process of the lab has ended", || !all.iter().any(|pid| is_alive(*pid)));
+fn nothing_is_left_of(all: &[Process]) {
+    eventually("every process of the lab has ended", || !all.iter().any(is_alive));
     assert!(!Path::new("/tmp/weft").exists(), "the lab's files were in memory");
     let links = crate::sandbox::json("ip -j link");
     assert_eq!(links.len(), 1, "only loopback is here: {links:?}");
@@ -175,8 +205,8 @@ fn nothing_is_left_of(all: &BTreeSet<u32>) {
 fn killing_the_lab_leaves_nothing() {
     for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
         let (mut lab, all) = held();
-        assert!(all.len() >= 5, "the outer process, the inner one, three agents: {all:?}");
-        send(lab.pid(), signal);
+        assert!(all.len() >= 5, "the outer process, the inner one, three agents");
+        all[0].send(signal);
         lab.0.wait().unwrap();
         nothing_is_left_of(&all);
     }
@@ -184,20 +214,16 @@ fn killing_the_lab_leaves_nothing() {
 
 fn killing_what_runs_inside_leaves_nothing() {
     let (mut lab, all) = held();
-    let inner = all.iter().copied().find(|pid| process(*pid).is_some_and(|(parent, ..)| parent == lab.pid())).unwrap();
-    send(inner, Signal::SIGKILL);
+    all.iter().find(|process| process.parent == all[0].pid).unwrap().send(Signal::SIGKILL);
     assert_eq!(lab.0.wait().unwrap().code(), Some(1), "the outer process says that it failed");
     nothing_is_left_of(&all);
 }
 
 fn a_dead_agent_fails_the_lab() {
     let lab = weft(&["lab", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut agents = BTreeSet::new();
-    eventually("an agent runs", || {
-        agents = tree(lab.id()).into_iter().filter(|pid| is_agent(*pid)).collect();
-        !agents.is_empty()
-    });
-    send(*agents.first().unwrap(), Signal::SIGKILL);
+    let agent = || tree(lab.id()).into_iter().find(Process::is_agent);
+    eventually("an agent runs", || agent().is_some());
+    agent().unwrap().send(Signal::SIGKILL);
     let output = lab.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let found: Value = serde_json::from_slice(&output.stdout).expect("JSON all the same");
@@ -246,7 +272,7 @@ fn what_hold_prints_works() {
         assert!(run("kubectl").contains("flannel.alpha.coreos.com/public-ip: 192.168.174.11"));
     }
     let all = tree(lab.pid());
-    send(lab.pid(), Signal::SIGKILL);
+    all[0].send(Signal::SIGKILL);
     lab.0.wait().unwrap();
     nothing_is_left_of(&all);
 }
