@@ -16,7 +16,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 /// A Node object, as little of it as is used.
 ///
 /// A real Node is about 20 kB of JSON, most of it images, conditions and managedFields; this is a few
-/// hundred bytes, and lives only until [`super::node::parse`] has read it.
+/// hundred bytes, and lives only until [`super::node`] has read it.
 #[derive(Clone, Debug)]
 pub struct SlimNode<'k> {
     /// `metadata`.

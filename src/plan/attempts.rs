@@ -115,7 +115,7 @@ impl Attempts {
             // A truce that we keep alone pays nothing off.
             record.last = record.not_before;
             record.truces = record.truces.saturating_add(1);
-            record.problem = "something else keeps changing it".to_owned();
+            "something else keeps changing it".clone_into(&mut record.problem);
         }
     }
 
@@ -193,7 +193,7 @@ mod tests {
         for _ in 0..12 {
             attempts.failed(&up(), "no".into(), now);
             let until = attempts.put_off(&up(), now).expect("put off").until;
-            waits.push((until - now).as_millis());
+            waits.push(until.saturating_sub(now).as_millis());
             now = until;
             assert!(attempts.put_off(&up(), now).is_none());
         }

@@ -111,12 +111,11 @@ impl<'a> Program<'a> {
     /// Whether everything that the entry leads to is in its final place.
     fn stands(&self, entry: &Entry) -> bool {
         match entry {
-            Entry::Fdb(..) => true,
+            Entry::Fdb(..) | Entry::Route(_, Route { via: None, .. }) => true,
             Entry::Neighbour(_, neighbour) => {
                 let key = FdbKey { mac: neighbour.mac, remote: None };
                 self.believed.fdb.get(&key) == self.wanted.tables.fdb.get(&key)
             }
-            Entry::Route(_, Route { via: None, .. }) => true,
             Entry::Route(_, Route { via: Some(via), .. }) => {
                 let neighbour = self.wanted.tables.neighbours.get(via);
                 self.believed.neighbours.get(via) == neighbour

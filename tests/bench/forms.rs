@@ -219,6 +219,7 @@ impl Bench<'_> {
         }
     }
 
+    #[expect(clippy::unused_self, reason = "the socket is of the namespace that it stands for")]
     fn send(&mut self, messages: &[Vec<u8>]) -> Duration {
         let batches = Batches::new(messages);
         let mut raw = Raw::open();

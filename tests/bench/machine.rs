@@ -54,7 +54,7 @@ pub(crate) struct Passed {
 impl Passed {
     /// What was spent neither in looking nor in changing.
     pub(crate) fn deciding(&self) -> Duration {
-        self.total - self.observing - self.applying
+        self.total.saturating_sub(self.observing + self.applying)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whole machines: the lab's parts, the lab itself, and agents in them: what they make, and how they keep it.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may")]
+#![expect(clippy::print_stdout, reason = "what was measured")]
 
 mod adoption;
 #[path = "../support/agent.rs"]

@@ -203,7 +203,12 @@ impl Dice {
             4..=5 => return Step::Disturb(self.disturbance(family, name)),
             6..=7 if !host.link(&name).is_some_and(|link| link.up) => Op::Link(LinkOp::Up(dev)),
             6..=8 => {
-                match host.tables.get(family).as_ref().and_then(|tables| self.one_of(tables.entries().collect())) {
+                match host
+                    .tables
+                    .get(family)
+                    .as_ref()
+                    .and_then(|tables| self.one_of(&tables.entries().collect::<Vec<_>>()))
+                {
                     Some(entry) => Op::Del { dev, entry },
                     None => Op::Del { dev, entry: self.entry(family) },
                 }
@@ -217,8 +222,8 @@ impl Dice {
         Step::Op(Named(op))
     }
 
-    fn one_of<T: Clone>(&mut self, of: Vec<T>) -> Option<T> {
-        if of.is_empty() { None } else { Some(self.pick(&of)) }
+    fn one_of<T: Clone>(&mut self, of: &[T]) -> Option<T> {
+        if of.is_empty() { None } else { Some(self.pick(of)) }
     }
 
     fn spec(&mut self, family: Family) -> DeviceSpec {
