@@ -2,7 +2,7 @@
 //!
 //! `weft lab` builds machines from network namespaces ([`topology`]), an API server in memory
 //! ([`apiserver`]), and starts the real agent on each machine ([`agent`]). Then it shows, breaks and
-//! measures ([`tour`]). What it is made of is public: the tests of the whole agent stand on it.
+//! measures (`tour`). What it is made of is public: the tests of the whole agent stand on it.
 
 pub mod agent;
 pub mod apiserver;
