@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -75,6 +76,8 @@ impl Agent {
     /// Stops it (SIGSTOP) while something happens, so that it sees only the outcome.
     pub(crate) fn paused<T>(&self, body: impl FnOnce() -> T) -> T {
         self.signal(Signal::SIGSTOP);
+        let stopped = waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED)).expect("to wait");
+        assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
         let result = body();
         self.signal(Signal::SIGCONT);
         result

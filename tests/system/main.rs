@@ -13,6 +13,7 @@ mod cluster;
 #[path = "../support/flannel.rs"]
 mod flannel;
 mod garbage;
+mod heal;
 #[path = "../support/http.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod http;
@@ -43,7 +44,8 @@ fn main() -> std::process::ExitCode {
         plan::all(),
         life::all(),
         garbage::all(),
+        heal::all(),
         restart::all(),
     ];
-    sandbox::contained(tests.concat(), || {})
+    sandbox::contained(tests.concat(), heal::print)
 }
