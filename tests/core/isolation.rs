@@ -172,6 +172,33 @@ fn a_foreign_route_on_a_key_blocks_that_peer_alone_and_stays() {
     }
 }
 
+#[test]
+fn a_route_waits_for_its_fdb_entry_though_its_neighbour_is_there() {
+    for family in Family::BOTH {
+        let mut world = World::with_peers(PEERS);
+        world.pass();
+        lay_out(&mut world, family, 2, ([Found::Missing, Found::Right, Found::Missing], false, false));
+        world.kernel.rule(move |op| is_about(op, family, 2, Kind::Fdb).then_some(Fate::Refused(12)));
+        let report = world.pass();
+        assert_eq!(report.changes.len(), 1, "{:?}", report.changes);
+        world.converge();
+    }
+}
+
+#[test]
+fn of_two_routes_that_go_the_one_that_leads_nowhere_goes_first() {
+    let mut world = World::with_peers(PEERS);
+    world.pass();
+    // Flannel's, with metric 0, carries the packets; behind it waits a hand-made one with metric 2.
+    lay_out(&mut world, Family::V4, 2, ([Found::Right, Found::Right, Found::Missing], true, true));
+    let report = world.pass();
+    let metrics = report.changes.iter().filter_map(|change| match change.op {
+        Op::Del { entry: Entry::Route(key, _), .. } => Some(key.metric),
+        _ => None,
+    });
+    assert_eq!(metrics.collect::<Vec<_>>(), [2, 0]);
+}
+
 /// It appears after the look and before any one of the operations that follow.
 #[test]
 fn a_foreign_route_that_appears_at_the_last_moment_is_not_overwritten() {
