@@ -10,14 +10,15 @@ use std::net::IpAddr;
 
 use super::desired::Wanted;
 use super::ownership::is_ours;
-use crate::model::addr::Mac;
-use crate::model::host::ForeignRoute;
+use crate::model::addr::{Family, IfIndex, Mac};
+use crate::model::host::Host;
 use crate::model::op::{Dev, Op};
 use crate::model::table::{Entry, FdbKey, Kind, PROTOCOL_WEFT, Route, RouteKey, Tables};
 
 /// What is left to do on one device, and what the kernel is believed to hold meanwhile.
 #[derive(Debug)]
 pub struct Program<'a> {
+    dev: Dev,
     wanted: &'a Wanted,
     believed: Tables,
     pending: Vec<Op>,
@@ -44,19 +45,28 @@ impl<'a> Program<'a> {
             }
         }
         let uses = Uses::count(&seen, wanted);
-        Self { wanted, believed: seen, pending, uses }
+        Self { dev: dev.clone(), wanted, believed: seen, pending, uses }
     }
 
     /// A route of our own number on another device holds its key against us: it was made for this
-    /// device before that one was renamed, or for the device of another VNI. It is replaced.
-    pub fn take_over(&mut self, elsewhere: &[ForeignRoute]) {
-        let ours = elsewhere.iter().filter(|route| route.protocol == PROTOCOL_WEFT);
-        let ours: BTreeSet<RouteKey> = ours.map(|route| RouteKey { dst: route.dst, metric: route.metric }).collect();
+    /// device before that one was renamed, or for the device of another VNI. IPv4 replaces it. IPv6
+    /// takes no gateway that it would reach through another device, so there it has to go first.
+    pub fn take_over(&mut self, host: &Host) {
+        let ours = host.foreign.iter().filter(|route| route.protocol == PROTOCOL_WEFT);
+        let ours = ours.filter_map(|route| Some((RouteKey { dst: route.dst, metric: route.metric }, route.oif?)));
+        let ours: HashMap<RouteKey, IfIndex> = ours.collect();
+        let mut first = Vec::new();
         for op in &mut self.pending {
-            if let Op::Set { entry: Entry::Route(key, _), replace, .. } = op {
-                *replace |= ours.contains(key);
+            let Op::Set { entry: Entry::Route(key, _), replace, .. } = op else { continue };
+            let Some(link) = ours.get(key).and_then(|index| host.link_at(*index)) else { continue };
+            *replace = true;
+            if key.dst.family() == Family::V6 {
+                let any_gateway = Route { via: None, onlink: false, protocol: PROTOCOL_WEFT, plain: true };
+                let dev = Dev { index: link.index, name: link.name.clone() };
+                first.push(Op::Del { dev, entry: Entry::Route(*key, any_gateway) });
             }
         }
+        self.pending.splice(..0, first);
     }
 
     /// Whether nothing is left.
@@ -108,6 +118,10 @@ impl<'a> Program<'a> {
     fn is_allowed(&self, op: &Op) -> bool {
         match op {
             Op::Set { entry, .. } => self.stands(entry),
+            Op::Del { dev, entry: Entry::Route(key, _) } if *dev != self.dev => {
+                let instead = self.wanted.tables.routes.get(key);
+                instead.is_none_or(|route| self.stands(&Entry::Route(*key, *route)))
+            }
             Op::Del { entry, .. } => self.is_free(entry),
             Op::Link(_) => true,
         }

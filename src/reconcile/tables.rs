@@ -24,7 +24,7 @@ impl Pass<'_> {
         let Some(family) = report.device.as_ref().map(|device| device.family) else { return false };
         let Some(seen) = host.tables.get(family) else { return false };
         let mut program = Program::new(dev, wanted, seen.clone());
-        program.take_over(&host.foreign);
+        program.take_over(host);
         self.memory.attempts.looked(&dev.name, false, program.pending());
         report.wanted = count(&wanted.tables);
         report.present = present(&wanted.tables, program.pending());
