@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 
 use super::agent::STATUS_PORT;
 use super::netns::Namespace;
+use super::sandbox;
 use super::stage::Stage;
 
 /// Prints how to look inside, and waits for the end of the outer process.
@@ -20,7 +21,7 @@ pub(super) fn hold(stage: &Stage) {
 
 fn guide(stage: &Stage) -> String {
     let Some(pid) = outer_pid() else { return "(no /proc: no way in)\n".to_owned() };
-    let user = if in_user_namespace() { " -U --preserve-credentials" } else { "" };
+    let user = if sandbox::has_own_users() { " -U --preserve-credentials" } else { "" };
     let enter = |namespace: &Namespace| format!("nsenter -t {pid}{user} --net=/proc/{pid}/fd/{}", namespace.raw());
     let url = stage.server.url();
     let mut lines = vec![
@@ -44,10 +45,4 @@ fn guide(stage: &Stage) -> String {
 /// This process's number outside of its process namespace: `/proc` is still the outer one.
 fn outer_pid() -> Option<String> {
     Some(fs::read_link("/proc/self").ok()?.to_str()?.to_owned())
-}
-
-fn in_user_namespace() -> bool {
-    // The first user namespace maps everything onto itself.
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_whitespace().ne(["0", "0", "4294967295"])
 }

@@ -249,6 +249,7 @@ fn the_lab_says_what_forbids_it() {
 
 fn what_hold_prints_works() {
     let told = tempfile::NamedTempFile::new().unwrap();
+    let home = tempfile::tempdir().unwrap();
     let mut lab = Held(weft(&["lab", "--hold"]).stdout(told.reopen().unwrap()).spawn().unwrap());
     let read = || fs::read_to_string(told.path()).unwrap();
     eventually("it says how to look inside", || {
@@ -259,7 +260,7 @@ fn what_hold_prints_works() {
     let run = |find: &str| {
         let mut commands = guide.lines().filter_map(|line| line.find("nsenter").map(|at| &line[at..]));
         let command = commands.find(|command| command.contains(find)).unwrap_or_else(|| panic!("{find} in {guide}"));
-        let output = Command::new("sh").args(["-c", command]).output().unwrap();
+        let output = Command::new("sh").args(["-c", command]).env("HOME", home.path()).output().unwrap();
         assert!(output.status.success(), "{command}: {}", text(&output.stderr));
         text(&output.stdout)
     };
