@@ -283,7 +283,10 @@ impl Listener {
         let mut buffer = [0; 64];
         while ready(1) {
             // An overrun is as good as a notification.
-            while !matches!(recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT), Err(nix::errno::Errno::EAGAIN)) {}
+            while !matches!(
+                recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT),
+                Err(nix::errno::Errno::EAGAIN)
+            ) {}
         }
         came
     }

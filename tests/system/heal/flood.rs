@@ -43,7 +43,11 @@ fn what_breaks_in_a_rain_of_foreign_changes_is_put_right() {
                 let took = site.until_right("in the rain");
                 over.store(true, Ordering::Relaxed);
                 rain.join().expect("the rain").expect("a thread");
-                table::note("route, neighbour and FDB entry deleted while 5,000 foreign changes rain", side.dev(), took);
+                table::note(
+                    "route, neighbour and FDB entry deleted while 5,000 foreign changes rain",
+                    side.dev(),
+                    took,
+                );
                 assert!(took <= LIMIT, "{took:?} on {}", side.dev());
             });
             let counted = [("route", "drift_deleted"), ("neighbour", "drift_deleted"), ("fdb", "drift_deleted")];

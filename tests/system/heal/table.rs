@@ -19,9 +19,8 @@ pub(crate) fn print() {
     if times.is_empty() {
         return;
     }
-    let mut text = String::from(
-        "| disturbance | device | times | median (ms) | worst (ms) |\n|---|---|---:|---:|---:|\n",
-    );
+    let mut text =
+        String::from("| disturbance | device | times | median (ms) | worst (ms) |\n|---|---|---:|---:|---:|\n");
     let mut rows = Vec::new();
     for ((what, dev), times) in times.iter() {
         let mut times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1000.0).collect();
