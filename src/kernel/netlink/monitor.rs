@@ -24,6 +24,8 @@ const BUFFER: usize = 8 * 1024 * 1024;
 /// Notifications looked at before the waker and the timer are asked again; also bounds how long an
 /// endless flood is drained for.
 const AT_ONCE: usize = 4096;
+/// Notifications that are thrown away one by one, before the whole queue is.
+const FEW: usize = 64;
 /// The groups: links, neighbours and FDB entries, addresses, routes.
 const GROUPS: [u32; 6] = [
     libc::RTNLGRP_LINK,
@@ -144,18 +146,33 @@ impl Monitor {
 
     /// Throws away what has come in: the observation that follows will see it.
     pub(super) fn forget(&mut self, counters: &mut NetlinkCounters) {
-        // A flood that outruns the reader must not hold up the observation for ever; what is left over
-        // costs one more look.
-        for _ in 0..16 * AT_ONCE {
+        if self.is_emptied(counters) {
+            return;
+        }
+        // In a flood there is no end to it: the queue goes with the socket, however long it is.
+        match Channel::for_notifications(BUFFER, &GROUPS) {
+            Ok(channel) => self.channel = channel,
+            Err(error) => {
+                counters.socket_errors += 1;
+                // What is left over costs one more look.
+                tracing::warn!(%error, "cannot open another netlink socket; keeping the one that is flooded");
+            }
+        }
+    }
+
+    /// Whether reading a few has emptied the queue.
+    fn is_emptied(&mut self, counters: &mut NetlinkCounters) -> bool {
+        for _ in 0..FEW {
             match self.channel.receive(false) {
                 Ok(_) | Err(Silence::Truncated) => {}
                 Err(Silence::Overrun) => counters.overruns += 1,
-                Err(Silence::Empty) => return,
+                Err(Silence::Empty) => return true,
                 Err(Silence::Failed(_)) => {
                     counters.socket_errors += 1;
-                    return;
+                    return false;
                 }
             }
         }
+        false
     }
 }

@@ -149,8 +149,10 @@ impl Site {
     }
 
     /// Things of others where they are easily hit, if they are not there: routes and an address on our
-    /// devices, neighbours on the underlay.
-    pub(super) fn lay_foreign(&self) {
+    /// devices, neighbours on the underlay. The agent has looked at them when this returns.
+    pub(super) fn lay_foreign(&mut self) {
+        let passes = self.metrics().sum("weft_passes_total", &[]);
+        let mut laid = false;
         for line in [
             "ip route add 198.18.9.0/24 dev flannel.1 proto static",
             "ip route add 10.252.0.0/24 dev flannel.1 proto static",
@@ -160,9 +162,18 @@ impl Site {
             "ip neigh add 172.16.9.9 lladdr 0a:00:00:00:09:09 dev eth0 nud permanent",
             "ip neigh add fd00:174::9:9 lladdr 0a:00:00:00:09:09 dev eth0 nud permanent",
         ] {
-            if let Err(error) = try_sh(line) {
-                assert!(error.contains("File exists") || error.contains("already assigned"), "`{line}`: {error}");
+            match try_sh(line) {
+                Ok(_) => laid = true,
+                Err(error) => {
+                    assert!(error.contains("File exists") || error.contains("already assigned"), "`{line}`: {error}");
+                }
             }
+        }
+        if laid {
+            within(PATIENCE, "the agent has looked", || {
+                let now = self.metrics().sum("weft_passes_total", &[]);
+                if now > passes { Ok(()) } else { Err(now) }
+            });
         }
     }
 
@@ -192,11 +203,15 @@ impl Site {
 
     /// Disturbs while the agent is stopped, so that it sees only the outcome: the time counts from then.
     pub(super) fn behind_its_back(&mut self, lines: &str) {
-        let start = self.world.agent().paused(|| {
-            sh(lines);
+        self.behind_its_back_with(|| sh(lines));
+    }
+
+    /// The same with anything.
+    pub(super) fn behind_its_back_with(&mut self, disturb: impl FnOnce()) {
+        self.start = self.world.agent().paused(|| {
+            disturb();
             Instant::now()
         });
-        self.start = start;
     }
 
     /// Time since the disturbance began.
