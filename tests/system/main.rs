@@ -6,6 +6,7 @@ mod adoption;
 #[path = "../support/agent.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod agent;
+mod api_away;
 #[path = "../support/cluster.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod cluster;
@@ -16,6 +17,7 @@ mod garbage;
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod http;
 mod life;
+mod own_node;
 #[path = "../support/picture.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod picture;
@@ -33,7 +35,17 @@ mod world;
 
 fn main() -> std::process::ExitCode {
     sandbox::contained(
-        [topology::all(), shape::all(), adoption::all(), life::all(), garbage::all(), restart::all()].concat(),
+        [
+            topology::all(),
+            shape::all(),
+            adoption::all(),
+            life::all(),
+            garbage::all(),
+            restart::all(),
+            api_away::all(),
+            own_node::all(),
+        ]
+        .concat(),
         || {},
     )
 }
