@@ -26,10 +26,10 @@ const LONGEST_ASKED: Duration = Duration::from_secs(120);
 /// What was written takes a moment to come back through the watch; until then our Node still looks
 /// as if nothing had been. The longest wait for that.
 const ECHO: Duration = Duration::from_secs(2);
-/// Patches in a row that are sent as soon as they are due. Beyond that somebody disagrees, most likely
+/// The same patch is sent so often as soon as it is due. Beyond that somebody disagrees, most likely
 /// another agent under our name, and every agent of the cluster hears of each round: the wait doubles.
 const PEACEFUL: u32 = 5;
-/// Our annotations have stood this long: the row of patches is over.
+/// What was sent longer ago is forgotten.
 const SETTLED: Duration = Duration::from_secs(120);
 
 /// What the announcer did.
@@ -93,7 +93,7 @@ impl Announcer {
         match send(&self.client, node, patch, PATIENCE).await {
             Ok(()) => {
                 self.counters.sent.fetch_add(1, Ordering::Relaxed);
-                let wait = waits.sent(Instant::now());
+                let wait = waits.sent(&written, Instant::now());
                 if wait > ECHO {
                     warn!(
                         node,
@@ -148,18 +148,19 @@ fn vteps(report: &Report) -> ByFamily<Option<Vtep>> {
 #[derive(Debug, Default)]
 struct Waits {
     failures: u32,
-    in_a_row: u32,
-    last: Option<Instant>,
+    sent: Vec<(Instant, String)>,
 }
 
 impl Waits {
-    /// A patch was taken.
-    fn sent(&mut self, now: Instant) -> Duration {
+    /// A patch was taken that wrote this.
+    fn sent(&mut self, written: &str, now: Instant) -> Duration {
         self.failures = 0;
-        let settled = self.last.is_none_or(|last| now.duration_since(last) > SETTLED);
-        self.in_a_row = if settled { 1 } else { self.in_a_row.saturating_add(1) };
-        self.last = Some(now);
-        doubled(ECHO, self.in_a_row.saturating_sub(PEACEFUL))
+        // One that differs in its spelling alone says the same.
+        let written = written.replace(' ', "");
+        self.sent.retain(|(at, _)| now.duration_since(*at) < SETTLED);
+        let before = self.sent.iter().filter(|(_, sent)| *sent == written).count();
+        self.sent.push((now, written));
+        doubled(ECHO, u32::try_from(before + 1).unwrap_or(u32::MAX).saturating_sub(PEACEFUL))
     }
 
     /// A patch was not taken; `asked` is how long the server wants to be left alone.
@@ -185,15 +186,22 @@ mod tests {
         let all: Vec<Duration> = (0..9).map(|_| waits.failed(None)).collect();
         assert!(all[0] <= FIRST_WAIT && all[8] >= LONGEST_WAIT / 2 && all[8] <= LONGEST_WAIT, "{all:?}");
         assert_eq!(waits.failed(Some(Duration::from_secs(77))), Duration::from_secs(77));
-        waits.sent(Instant::now());
+        waits.sent("a=b", Instant::now());
         assert!(waits.failed(None) <= FIRST_WAIT);
     }
 
     #[test]
     fn a_fight_over_our_annotations_slows_down_and_is_forgotten_when_they_have_stood() {
         let (mut waits, start) = (Waits::default(), Instant::now());
-        let all: Vec<u64> = (0..10).map(|_| waits.sent(start).as_secs()).collect();
+        let spellings = ["a=1 b=2", "a=1  b=2"].into_iter().cycle();
+        let all: Vec<u64> = spellings.take(10).map(|text| waits.sent(text, start).as_secs()).collect();
         assert_eq!(all, [2, 2, 2, 2, 2, 4, 8, 16, 30, 30]);
-        assert_eq!(waits.sent(start + SETTLED * 2), ECHO);
+        assert_eq!(waits.sent("a=1 b=2", start + SETTLED), ECHO);
+    }
+
+    #[test]
+    fn news_of_ourselves_is_no_fight() {
+        let (mut waits, start) = (Waits::default(), Instant::now());
+        assert!((0..50).all(|n| waits.sent(&format!("a={n}"), start) == ECHO));
     }
 }

@@ -176,10 +176,11 @@ impl Watcher {
             Event::Failed(status) => return Err(Problem::refused(500, None, &status)),
             Event::Bookmark { resource_version, initial_events_end } => {
                 self.counters.count(Count::Bookmark);
-                if initial_events_end && listing {
-                    self.end_list(&resource_version)?;
-                } else {
-                    self.advance(resource_version)?;
+                match (listing, initial_events_end) {
+                    (true, true) => self.end_list(&resource_version)?,
+                    // The first bookmark of a streaming list is the one that ends it (KEP-3157).
+                    (true, false) => return Err(Problem::Garbage("a bookmark that does not end a list".to_owned())),
+                    (false, _) => self.advance(resource_version)?,
                 }
                 return Ok(Taken::Bookmark);
             }

@@ -29,7 +29,7 @@ pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// The longest wait that a server can ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
-/// So many answers of 5xx to a watch in a row: a list is tried instead.
+/// A watch that came to nothing so often in a row is not tried again before a list.
 const STUCK: u64 = 3;
 
 /// The loop. Made by [`Watcher::new`], driven by [`Watcher::run`].
@@ -172,9 +172,10 @@ impl Watcher {
                 let since = self.listed.map_or(Duration::MAX, |listed| (self.clock)().saturating_sub(listed));
                 self.timing.between_lists.saturating_sub(since)
             }
-            End::Closed { .. } if lived < self.timing.brief => {
+            End::Closed { heard } if lived < self.timing.brief => {
                 let wait = self.backoff.next();
                 self.troubled(Class::Closed, &"the API server closed a watch as soon as it was open", wait);
+                self.resume.take_if(|_| !heard && self.trouble.is_some_and(stuck));
                 wait
             }
             End::Closed { heard } => {
@@ -193,11 +194,14 @@ impl Watcher {
                 wait
             }
             End::Failed(problem) => {
+                // A server that was away and now says 410 is back: what it waits for is a list.
+                let back = self.trouble.is_some_and(|(class, _)| class != Class::Gone);
+                if back && problem.class() == Class::Gone {
+                    self.backoff.reset();
+                }
                 let wait = self.backoff.next().max(asked(&problem));
                 self.troubled(problem.class(), &problem, wait);
-                // A server that cannot go on from here again and again may still be able to list.
-                let stuck = self.trouble.is_some_and(|(class, times)| class == Class::Server && times >= STUCK);
-                self.resume.take_if(|_| stuck || problem.needs_list());
+                self.resume.take_if(|_| problem.needs_list() || self.trouble.is_some_and(stuck));
                 wait
             }
         }
@@ -240,4 +244,9 @@ impl Watcher {
 /// How long the server asked to be left alone.
 fn asked(problem: &Problem) -> Duration {
     problem.retry_after().unwrap_or_default().min(MAX_RETRY_AFTER)
+}
+
+/// Whether a server that cannot go on with a watch may still be able to list.
+const fn stuck((class, times): (Class, u64)) -> bool {
+    times >= STUCK && matches!(class, Class::Server | Class::Cut | Class::Timeout | Class::Closed)
 }

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::cluster::{self, PREFIX, backend_data, bare, gateways, macs, name, pod_cidrs, public_ips};
 use crate::sandbox::{Event, Listener, json};
 use crate::world::{DEVICES, World, within};
 
-/// Nothing here takes longer, also on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(15);
+/// Nothing here takes longer, also on a busy machine: the list-watch loop waits half a minute at most.
+pub(crate) const SOON: Duration = Duration::from_secs(40);
 
 /// A row of the kernel's on one of our devices: its table, what a notification calls it, and the rest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -225,6 +226,13 @@ impl Stage {
     pub(crate) fn delete(&mut self, number: u32) {
         assert!(self.world.api.delete_node(&name(number)), "a peer to delete");
         self.peers.remove(&number);
+    }
+
+    /// Changes several things in one moment, as far as weft can see.
+    pub(crate) fn at_once(&mut self, change: impl FnOnce(&mut Self)) {
+        self.world.agent().signal(Signal::SIGSTOP);
+        change(self);
+        self.world.agent().signal(Signal::SIGCONT);
     }
 
     /// Waits until every peer's rows are there and nothing else is, and checks that no row was touched that had

@@ -68,13 +68,16 @@ fn a_node_changes_one_thing_at_a_time_and_everything_at_once() {
     stage.put(X, Facts::of(X + 2));
     stage.settled("everything at once, in both families");
     // The pod CIDR that it had goes to another node in the same moment.
-    stage.put(X + 3, Facts { macs: Facts::of(X + 3).macs, ips: Facts::of(X + 3).ips, ..Facts::of(X + 2) });
-    stage.put(X, Facts::of(X));
+    stage.at_once(|stage| {
+        stage.put(X + 3, Facts { macs: Facts::of(X + 3).macs, ips: Facts::of(X + 3).ips, ..Facts::of(X + 2) });
+        stage.put(X, Facts::of(X));
+    });
     stage.settled("a pod CIDR that goes from one node to another");
-    // Two nodes exchange their MACs and addresses.
     let (one, two) = (stage.peers[&X].clone(), stage.peers[&(X + 3)].clone());
-    stage.put(X, Facts { cidrs: one.cidrs.clone(), ..two.clone() });
-    stage.put(X + 3, Facts { cidrs: two.cidrs, ..one });
+    stage.at_once(|stage| {
+        stage.put(X, Facts { cidrs: one.cidrs.clone(), ..two.clone() });
+        stage.put(X + 3, Facts { cidrs: two.cidrs, ..one });
+    });
     stage.settled("two nodes that exchange their VTEPs");
     stage.shown(X, INSTALLED);
     stage.shown(X + 3, INSTALLED);

@@ -7,6 +7,7 @@ mod adoption;
 #[path = "../support/agent.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod agent;
+mod api_away;
 #[path = "../support/cluster.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod cluster;
@@ -19,6 +20,7 @@ mod heal;
 mod http;
 mod lab;
 mod life;
+mod own_node;
 #[path = "../support/picture.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod picture;
@@ -44,6 +46,8 @@ fn main() -> std::process::ExitCode {
         plan::all(),
         life::all(),
         garbage::all(),
+        own_node::all(),
+        api_away::all(),
         heal::all(),
         restart::all(),
     ];

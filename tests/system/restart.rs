@@ -1,7 +1,9 @@
 //! Ended at a hundred moments and started again: nobody notices.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use weft::lab::netns::{Namespace, prepare};
@@ -153,8 +155,8 @@ fn disturb(stage: &mut Stage, dice: &mut Dice, round: u32) {
                     bridge += &format!("fdb del {} dev {dev} dst {to} self\n", mac.expect("a MAC"));
                 }
             }
-            batch("ip -force", &ip);
-            batch("bridge -force", &bridge);
+            delete("ip", &ip);
+            delete("bridge", &bridge);
         }
         // Many nodes change.
         1 => {
@@ -191,6 +193,18 @@ fn disturb(stage: &mut Stage, dice: &mut Dice, round: u32) {
             batch("bridge", &bridge);
         }
     }
+}
+
+/// Deletes what is there; after the rounds before, some rows may not be.
+fn delete(tool: &str, commands: &str) {
+    let mut child = Command::new(tool)
+        .args(["-force", "-batch", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("to start a command");
+    child.stdin.take().expect("a pipe").write_all(commands.as_bytes()).expect("to write the commands");
+    child.wait().expect("an end");
 }
 
 /// Random numbers that can be had again with `WEFT_SEED`.
