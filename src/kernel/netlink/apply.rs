@@ -31,10 +31,7 @@ pub(super) fn apply(channel: &mut Channel, counters: &mut NetlinkCounters, ops: 
         if batch.count >= most || batch.bytes.len() >= BYTES {
             acks.append(&mut batch.send(channel, counters));
         }
-        let seq = channel.next_seq();
-        if let Some(message) = wire::encode(op, seq) {
-            batch.push(&message, seq);
-        } else {
+        if !batch.push(op, channel.next_seq()) {
             acks.append(&mut batch.send(channel, counters));
             acks.push(write_sysctl(op));
         }
@@ -53,14 +50,18 @@ struct Batch {
 }
 
 impl Batch {
-    fn push(&mut self, message: &[u8], seq: u32) {
+    /// Whether the operation is one for netlink.
+    fn push(&mut self, op: &Op, seq: u32) -> bool {
+        let at = self.bytes.len();
+        if !wire::encode(op, seq, &mut self.bytes) {
+            return false;
+        }
         if self.count == 0 {
             self.first_seq = seq;
         }
         self.count += 1;
-        self.last_at = self.bytes.len();
-        self.bytes.extend_from_slice(message);
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        self.last_at = at;
+        true
     }
 
     /// Sends what is there and leaves the batch empty.

@@ -1,26 +1,16 @@
 //! Whole dumps or none: an interrupted one is repeated, a refused or broken one is an error.
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
-use netlink_packet_route::RouteNetlinkMessage;
 use nix::libc;
 
 use super::NetlinkCounters;
 use super::socket::{Channel, Mailbox, Silence};
 use super::wire::frame::{Answer, Frame, frames};
-use super::wire::{self, Malformed};
+use super::wire::{Malformed, Question};
 use crate::kernel::ObserveError;
 use crate::model::op::Refusal;
 
 /// How often a table that changes while it is read is tried.
 const ATTEMPTS: u32 = 8;
-
-/// What to read.
-pub(super) struct Request {
-    /// For messages.
-    pub(super) what: &'static str,
-    /// The request.
-    pub(super) message: RouteNetlinkMessage,
-}
 
 /// Why one attempt gave nothing.
 enum Failure {
@@ -37,11 +27,11 @@ enum Failure {
 pub(super) fn dump<T>(
     channel: &mut Channel,
     counters: &mut NetlinkCounters,
-    request: &Request,
+    question: Question,
     mut decode: impl FnMut(&Frame<'_>) -> Result<Option<T>, Malformed>,
 ) -> Result<Vec<T>, ObserveError> {
     for _ in 0..ATTEMPTS {
-        match attempt(channel, request, &mut decode) {
+        match attempt(channel, question, &mut decode) {
             Ok(rows) => return Ok(rows),
             Err(Failure::Torn) => counters.dumps_repeated += 1,
             Err(Failure::Final(error)) => {
@@ -51,19 +41,18 @@ pub(super) fn dump<T>(
         }
     }
     counters.dumps_failed += 1;
-    Err(ObserveError::Torn { what: request.what, attempts: ATTEMPTS })
+    Err(ObserveError::Torn { what: question.what(), attempts: ATTEMPTS })
 }
 
 fn attempt<T>(
     channel: &mut Channel,
-    request: &Request,
+    question: Question,
     decode: &mut impl FnMut(&Frame<'_>) -> Result<Option<T>, Malformed>,
 ) -> Result<Vec<T>, Failure> {
-    let broken = |problem: String| Failure::Final(ObserveError::Broken { what: request.what, problem });
+    let broken = |problem: String| Failure::Final(ObserveError::Broken { what: question.what(), problem });
     let seq = channel.next_seq();
-    let bytes = wire::request(request.message.clone(), NLM_F_REQUEST | NLM_F_DUMP, seq);
-    channel.send(&bytes).map_err(|error| broken(error.to_string()))?;
-    let read = read_rows(channel, seq, request.what, decode);
+    channel.send(&question.encode(seq)).map_err(|error| broken(error.to_string()))?;
+    let read = read_rows(channel, seq, question.what(), decode);
     if !matches!(read, Ok(_) | Err(Stop::AtTheEnd(_))) {
         // The kernel still has rows for the socket and would answer EBUSY to the next dump.
         channel.renew().map_err(|error| broken(error.to_string()))?;
@@ -71,7 +60,7 @@ fn attempt<T>(
     match read {
         Ok((rows, false)) => Ok(rows),
         Ok((_, true)) | Err(Stop::Silent(Silence::Overrun | Silence::Truncated)) => Err(Failure::Torn),
-        Err(Stop::AtTheEnd(refusal)) => Err(Failure::Final(ObserveError::Refused { what: request.what, refusal })),
+        Err(Stop::AtTheEnd(refusal)) => Err(Failure::Final(ObserveError::Refused { what: question.what(), refusal })),
         Err(Stop::Malformed(problem)) => Err(broken(problem.to_string())),
         Err(Stop::Silent(silence)) => Err(broken(silence.to_string())),
     }
@@ -122,13 +111,12 @@ fn read_rows<T>(
 /// Asks for one thing: its row, or `None` if the kernel refuses.
 pub(super) fn look_up<T>(
     channel: &mut Channel,
-    request: &Request,
+    question: Question,
     decode: impl Fn(&Frame<'_>) -> Result<Option<T>, Malformed>,
 ) -> Result<Option<T>, ObserveError> {
-    let broken = |problem: String| ObserveError::Broken { what: request.what, problem };
+    let broken = |problem: String| ObserveError::Broken { what: question.what(), problem };
     let seq = channel.next_seq();
-    let bytes = wire::request(request.message.clone(), NLM_F_REQUEST, seq);
-    channel.send(&bytes).map_err(|error| broken(error.to_string()))?;
+    channel.send(&question.encode(seq)).map_err(|error| broken(error.to_string()))?;
     loop {
         let datagram = channel.receive(true).map_err(|silence| broken(silence.to_string()))?;
         for frame in frames(datagram) {

@@ -4,17 +4,15 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::AddressMessage;
 use nix::libc;
 
 use super::NetlinkCounters;
-use super::dump::{Request, dump, look_up};
+use super::dump::{dump, look_up};
 use super::socket::Channel;
 use super::wire::frame::Frame;
 use super::wire::neighbour::NeighbourSeen;
 use super::wire::route::RouteSeen;
-use super::wire::{Malformed, address, link, neighbour, route};
+use super::wire::{Malformed, Question, address, link};
 use crate::kernel::ObserveError;
 use crate::model::addr::{ByFamily, Family, IfIndex, Subnet};
 use crate::model::host::{DefaultRoute, ForeignRoute, Host, Link, LinkKind, Scope};
@@ -22,12 +20,10 @@ use crate::model::table::{Fdb, FdbKey, Neighbour, PROTOCOL_KERNEL, Route, RouteK
 
 /// Reads the interfaces with their addresses.
 pub(super) fn links(channel: &mut Channel, counters: &mut NetlinkCounters) -> Result<Vec<Link>, ObserveError> {
-    let request = Request { what: "links", message: RouteNetlinkMessage::GetLink(link::dump()) };
-    let mut links = dump(channel, counters, &request, |frame| only(frame, libc::RTM_NEWLINK, link::parse))?;
-    let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    let request = Request { what: "addresses", message };
-    let addresses =
-        dump(channel, counters, &request, |frame| only(frame, libc::RTM_NEWADDR, address::parse).map(Option::flatten))?;
+    let mut links = dump(channel, counters, Question::Links, |frame| only(frame, libc::RTM_NEWLINK, link::parse))?;
+    let addresses = dump(channel, counters, Question::Addresses, |frame| {
+        only(frame, libc::RTM_NEWADDR, address::parse).map(Option::flatten)
+    })?;
     let places: BTreeMap<IfIndex, usize> = links.iter().enumerate().map(|(at, link)| (link.index, at)).collect();
     for (index, address) in addresses {
         if let Some(link) = places.get(&index).and_then(|at| links.get_mut(*at)) {
@@ -104,8 +100,7 @@ fn main_table(
     family: Family,
     sieve: Sieve,
 ) -> Result<Routes, ObserveError> {
-    let request = Request { what: "routes", message: RouteNetlinkMessage::GetRoute(route::dump_main(family)) };
-    let seen = dump(channel, counters, &request, |frame| {
+    let seen = dump(channel, counters, Question::Routes(family), |frame| {
         let seen = only(frame, libc::RTM_NEWROUTE, RouteSeen::parse)?.flatten();
         Ok(seen.filter(|seen| seen.key.dst.family() == family && seen.is_ordinary() && sieve.keeps(seen)))
     })?;
@@ -149,10 +144,9 @@ fn neighbours(
     device: IfIndex,
     family: Family,
 ) -> Result<BTreeMap<IpAddr, Neighbour>, ObserveError> {
-    let message = RouteNetlinkMessage::GetNeighbour(neighbour::dump_neighbours(device, family));
-    let request = Request { what: "neighbours", message };
+    let question = Question::Neighbours(device, family);
     let rows =
-        dump(channel, counters, &request, |frame| match only(frame, libc::RTM_NEWNEIGH, NeighbourSeen::parse)? {
+        dump(channel, counters, question, |frame| match only(frame, libc::RTM_NEWNEIGH, NeighbourSeen::parse)? {
             Some(seen) if seen.device == device => seen.permanent(family),
             _ => Ok(None),
         })?;
@@ -164,19 +158,17 @@ fn fdb(
     counters: &mut NetlinkCounters,
     device: IfIndex,
 ) -> Result<BTreeMap<FdbKey, Fdb>, ObserveError> {
-    let request = Request { what: "FDB", message: RouteNetlinkMessage::GetNeighbour(neighbour::dump_fdb(device)) };
-    let rows =
-        dump(channel, counters, &request, |frame| match only(frame, libc::RTM_NEWNEIGH, NeighbourSeen::parse)? {
+    let rows = dump(channel, counters, Question::Fdb(device), |frame| {
+        match only(frame, libc::RTM_NEWNEIGH, NeighbourSeen::parse)? {
             Some(seen) if seen.device == device => seen.fdb(),
             _ => Ok(None),
-        })?;
+        }
+    })?;
     Ok(rows.into_iter().collect())
 }
 
 fn reach(channel: &mut Channel, to: IpAddr) -> Result<Option<(IfIndex, IpAddr)>, ObserveError> {
-    let request =
-        Request { what: "route to --iface-can-reach", message: RouteNetlinkMessage::GetRoute(route::lookup(to)) };
-    look_up(channel, &request, |frame| {
+    look_up(channel, Question::RouteTo(to), |frame| {
         let seen = only(frame, libc::RTM_NEWROUTE, RouteSeen::parse)?.flatten();
         Ok(seen.and_then(|seen| Some((seen.oif?, seen.source?))))
     })

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use weft::kernel::fake::Net;
 use weft::model::addr::{Family, IfName, Mac, Subnet, Vni};
 use weft::model::device::{DeviceSpec, device_name};
-use weft::model::host::Host;
+use weft::model::host::{Host, LinkKind};
 use weft::model::op::{Dev, LinkOp, Op};
 use weft::model::table::{Entry, Fdb, FdbKey, Neighbour, Route, RouteKey};
 
@@ -154,7 +154,13 @@ impl Disturbance {
                         && route.route.protocol == 4
                 });
             }
-            Self::Learn(_, mac, dst) => net.learn(index, *mac, *dst),
+            // A device learns addresses of its underlay's family.
+            Self::Learn(_, mac, dst) => match net.link(&name).map(|link| &link.kind) {
+                Some(LinkKind::Vxlan(vxlan)) if vxlan.local.map(Family::of) == Some(Family::of(*dst)) => {
+                    net.learn(index, *mac, *dst);
+                }
+                _ => {}
+            },
             Self::AddAddress(_, ip, len) => drop(net.ack(&Op::Link(LinkOp::AddAddress(dev, *ip, *len)))),
             Self::DelAddress(_, ip, len) => drop(net.ack(&Op::Link(LinkOp::DelAddress(dev, *ip, *len)))),
         }

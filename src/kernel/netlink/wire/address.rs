@@ -46,7 +46,7 @@ pub fn parse(body: &[u8]) -> Result<Option<(IfIndex, Address)>, Malformed> {
 /// only if the second is there.
 pub(super) fn message(device: IfIndex, ip: IpAddr, len: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = address_family(Family::of(ip));
+    message.header.family = address_family(Family::of(ip)).into();
     message.header.prefix_len = len;
     message.header.index = device.0;
     message.attributes.push(AddressAttribute::Address(ip));

@@ -215,7 +215,7 @@ const fn local(ip: IpAddr) -> InfoVxlan {
 }
 
 /// A dump request for every interface, without the statistics.
-pub(in super::super) fn dump() -> LinkMessage {
+pub(super) fn dump() -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     message

@@ -1,73 +1,91 @@
 //! Netlink messages as values: what is sent and what comes back. Pure, so that it can be fuzzed and
 //! so that a benchmark can send the very same bytes through a socket of its own.
 //!
-//! Encoding uses the message types of `netlink-packet-route`. Decoding walks the attributes itself:
-//! three tables of thousands of rows are read in every pass, only a few attributes of each matter, and
-//! an attribute that a newer kernel adds must never make a table unreadable.
+//! The few messages about links and addresses are built from the types of `netlink-packet-route`. Rows are
+//! written by our own [`writer`], and everything is read by our own walk over the attributes: a pass reads
+//! three tables of thousands of rows of which a few attributes matter, and an attribute that a newer kernel
+//! adds must never make a table unreadable.
 
 pub mod address;
 pub mod frame;
 pub mod link;
 pub mod neighbour;
+mod question;
 pub mod route;
+mod writer;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_route::RouteNetlinkMessage;
+use nix::libc::{RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWNEIGH, RTM_NEWROUTE};
 
-use crate::model::addr::Family;
+use self::writer::Writer;
+use crate::model::addr::{Family, IfIndex};
 use crate::model::op::Op;
 use crate::model::table::Entry;
+
+pub(super) use question::Question;
 
 /// A message that makes no sense: shorter than its own lengths say, or with a value of the wrong size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {0}")]
 pub struct Malformed(pub &'static str);
 
-/// The message for a change, with this sequence number. No acknowledgement is asked for: errors come
-/// without; [`request_ack`] asks for one. `None` for the changes that are not made over netlink
-/// ([`crate::model::op::LinkOp::EnableIpv6`] is a sysctl).
-pub fn encode(op: &Op, seq: u32) -> Option<Vec<u8>> {
-    let (message, flags) = match op {
-        Op::Link(op) => link::change(op)?,
-        Op::Set { dev, entry, replace } => {
-            // On our device every neighbour and FDB entry gives way: what holds such a key without being one
-            // of our rows is an entry that the kernel made itself while ours was missing, and it would be
-            // in the way for ever (`a_neighbour_that_the_kernel_is_resolving_holds_the_key`).
-            let exclusive = matches!(entry, Entry::Route(..)) && !replace;
-            let flags = NLM_F_CREATE | if exclusive { NLM_F_EXCL } else { NLM_F_REPLACE };
-            let message = match entry {
-                Entry::Fdb(key, fdb) => RouteNetlinkMessage::NewNeighbour(neighbour::fdb(dev.index, key, fdb)),
-                Entry::Neighbour(ip, to) => {
-                    RouteNetlinkMessage::NewNeighbour(neighbour::permanent(dev.index, *ip, *to))
-                }
-                Entry::Route(key, to) => RouteNetlinkMessage::NewRoute(route::wanted(dev.index, key, to)),
-            };
-            (message, flags)
+/// Appends the message for a change, with this sequence number, and says whether there is one: a sysctl
+/// ([`crate::model::op::LinkOp::EnableIpv6`]) is not written over netlink. No acknowledgement is asked for:
+/// errors come without; [`request_ack`] asks for one.
+pub fn encode(op: &Op, seq: u32, out: &mut Vec<u8>) -> bool {
+    match op {
+        Op::Link(op) => {
+            let Some((message, flags)) = link::change(op) else { return false };
+            append(message, flags, seq, out);
         }
-        Op::Del { dev, entry } => {
-            let message = match entry {
-                Entry::Fdb(key, fdb) => RouteNetlinkMessage::DelNeighbour(neighbour::fdb_key(dev.index, key, fdb)),
-                Entry::Neighbour(ip, _) => RouteNetlinkMessage::DelNeighbour(neighbour::key(dev.index, *ip)),
-                Entry::Route(key, seen) => RouteNetlinkMessage::DelRoute(route::seen(dev.index, key, seen)),
-            };
-            (message, 0)
-        }
-    };
-    Some(request(message, flags, seq))
+        Op::Set { dev, entry, replace } => set(dev.index, entry, *replace, seq, out),
+        Op::Del { dev, entry } => delete(dev.index, entry, seq, out),
+    }
+    true
 }
 
-/// The bytes of a request.
-pub(super) fn request(message: RouteNetlinkMessage, flags: u16, seq: u32) -> Vec<u8> {
+/// On our device every neighbour and FDB entry gives way: what holds such a key without being one of our
+/// rows is an entry that the kernel made itself while ours was missing, and it would be in the way for ever
+/// (`a_neighbour_that_the_kernel_is_resolving_holds_the_key`).
+fn set(device: IfIndex, entry: &Entry, replace: bool, seq: u32, out: &mut Vec<u8>) {
+    let exclusive = matches!(entry, Entry::Route(..)) && !replace;
+    let flags = NLM_F_REQUEST | NLM_F_CREATE | if exclusive { NLM_F_EXCL } else { NLM_F_REPLACE };
+    match entry {
+        Entry::Fdb(key, to) => neighbour::set_fdb(Writer::begin(out, RTM_NEWNEIGH, flags, seq), device, key, to),
+        Entry::Neighbour(ip, to) => neighbour::set(Writer::begin(out, RTM_NEWNEIGH, flags, seq), device, *ip, *to),
+        Entry::Route(key, to) => route::set(Writer::begin(out, RTM_NEWROUTE, flags, seq), device, key, to),
+    }
+}
+
+fn delete(device: IfIndex, entry: &Entry, seq: u32, out: &mut Vec<u8>) {
+    match entry {
+        Entry::Fdb(key, seen) => {
+            neighbour::delete_fdb(Writer::begin(out, RTM_DELNEIGH, NLM_F_REQUEST, seq), device, key, seen);
+        }
+        Entry::Neighbour(ip, _) => {
+            neighbour::delete(Writer::begin(out, RTM_DELNEIGH, NLM_F_REQUEST, seq), device, *ip);
+        }
+        Entry::Route(key, seen) => {
+            route::delete(Writer::begin(out, RTM_DELROUTE, NLM_F_REQUEST, seq), device, key, seen);
+        }
+    }
+}
+
+/// Appends a message of the library's types.
+fn append(message: RouteNetlinkMessage, flags: u16, seq: u32, out: &mut Vec<u8>) {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | flags;
     header.sequence_number = seq;
     let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
     message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
+    let start = out.len();
+    out.resize(start + message.buffer_len().next_multiple_of(4), 0);
+    if let Some(room) = out.get_mut(start..start + message.buffer_len()) {
+        message.serialize(room);
+    }
 }
 
 /// Makes the encoded message one that the kernel acknowledges also when it succeeds.
@@ -78,9 +96,10 @@ pub fn request_ack(message: &mut [u8]) {
     }
 }
 
-pub(super) const fn address_family(family: Family) -> AddressFamily {
+/// AF_INET or AF_INET6.
+pub(super) const fn address_family(family: Family) -> u8 {
     match family {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
+        Family::V4 => 2,
+        Family::V6 => 10,
     }
 }

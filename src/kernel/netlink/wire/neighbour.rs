@@ -3,14 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use netlink_packet_route::AddressFamily;
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourHeader, NeighbourMessage, NeighbourState,
-};
-use netlink_packet_route::route::RouteType;
 use nix::libc;
 
 use super::frame::{attributes, ip, u8_at, u16_at, u32_at};
+use super::writer::Writer;
 use super::{Malformed, address_family};
 use crate::model::addr::{Family, IfIndex, Mac};
 use crate::model::table::{Fdb, FdbKey, Neighbour};
@@ -19,6 +15,8 @@ use crate::model::table::{Fdb, FdbKey, Neighbour};
 const HEADER: usize = 12;
 /// NDA_NH_ID, which libc does not have.
 const NDA_NH_ID: u16 = 13;
+/// `libc::AF_BRIDGE`, in the size of the header's field.
+const AF_BRIDGE: u8 = 7;
 
 /// A row of the neighbour table or of an FDB, with what decides whether it is one of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +60,7 @@ impl<'a> NeighbourSeen<'a> {
     /// The row if it is a permanent neighbour of the family. A proxy entry is none, nor is one that the
     /// kernel resolved.
     pub fn permanent(&self, of: Family) -> Result<Option<(IpAddr, Neighbour)>, Malformed> {
-        let wanted = self.family == u8::from(address_family(of))
+        let wanted = self.family == address_family(of)
             && self.state & libc::NUD_PERMANENT != 0
             && self.flags & libc::NTF_PROXY == 0;
         let (true, Some(dst), Some(mac)) = (wanted, self.dst, self.mac()) else { return Ok(None) };
@@ -72,7 +70,7 @@ impl<'a> NeighbourSeen<'a> {
     /// The row if it is a static FDB entry of a VXLAN device. One that the device learned is none; nor
     /// is one that a bridge keeps for it (`master`).
     pub fn fdb(&self) -> Result<Option<(FdbKey, Fdb)>, Malformed> {
-        let wanted = libc::c_int::from(self.family) == libc::AF_BRIDGE
+        let wanted = self.family == AF_BRIDGE
             && self.state & (libc::NUD_PERMANENT | libc::NUD_NOARP) != 0
             && self.flags & libc::NTF_SELF != 0;
         let (true, Some(mac)) = (wanted, self.mac()) else { return Ok(None) };
@@ -88,80 +86,53 @@ impl<'a> NeighbourSeen<'a> {
     }
 }
 
-/// The neighbour as flannel makes it: permanent, type unicast, no flags.
-pub(super) fn permanent(device: IfIndex, ip: IpAddr, to: Neighbour) -> NeighbourMessage {
-    let mut message = key(device, ip);
-    message.header.state = NeighbourState::Permanent;
-    message.attributes.push(NeighbourAttribute::LinkLayerAddress(to.mac.0.to_vec()));
-    message
+/// Appends the neighbour as flannel makes it: permanent, type unicast, no flags.
+pub(super) fn set(message: Writer<'_>, device: IfIndex, ip: IpAddr, to: Neighbour) {
+    named(message, device, ip, libc::NUD_PERMANENT).attribute(libc::NDA_LLADDR, &to.mac.0).end();
 }
 
-/// What is needed to delete a neighbour.
-pub(super) fn key(device: IfIndex, ip: IpAddr) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header = NeighbourHeader {
-        family: address_family(Family::of(ip)),
-        ifindex: device.0,
-        kind: RouteType::Unicast,
-        ..NeighbourHeader::default()
-    };
-    message.attributes.push(destination(ip));
-    message
+/// Appends what is needed to delete a neighbour.
+pub(super) fn delete(message: Writer<'_>, device: IfIndex, ip: IpAddr) {
+    named(message, device, ip, 0).end();
 }
 
-/// The FDB entry as flannel makes it: `self permanent`, nothing but a MAC and a destination.
-pub(super) fn fdb(device: IfIndex, key: &FdbKey, to: &Fdb) -> NeighbourMessage {
-    let mut message = bridge(device);
-    message.header.state = NeighbourState::Permanent;
-    message.attributes.push(NeighbourAttribute::LinkLayerAddress(key.mac.0.to_vec()));
-    message.attributes.push(destination(to.dst));
-    message
+fn named(message: Writer<'_>, device: IfIndex, ip: IpAddr, state: u16) -> Writer<'_> {
+    let family = address_family(Family::of(ip));
+    message.fixed(&header(family, device, state, 0, libc::RTN_UNICAST)).address(libc::NDA_DST, ip)
 }
 
-/// What is needed to delete an FDB entry. The kernel takes a destination that it does not find for a
-/// success and removes nothing (`fdb_delete_with_a_wrong_destination_succeeds_and_removes_nothing`); with
-/// a port or VNI of its own the entry is not found by its address. So the destination is named only for a
-/// plain entry: for any other, all destinations of the MAC go.
-pub(super) fn fdb_key(device: IfIndex, key: &FdbKey, seen: &Fdb) -> NeighbourMessage {
-    let mut message = bridge(device);
-    message.attributes.push(NeighbourAttribute::LinkLayerAddress(key.mac.0.to_vec()));
-    if seen.plain {
-        message.attributes.push(destination(seen.dst));
-    }
-    message
+/// Appends the FDB entry as flannel makes it: `self permanent`, nothing but a MAC and a destination.
+pub(super) fn set_fdb(message: Writer<'_>, device: IfIndex, key: &FdbKey, to: &Fdb) {
+    bridge(message, device, key, libc::NUD_PERMANENT).address(libc::NDA_DST, to.dst).end();
 }
 
-fn bridge(device: IfIndex) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header = NeighbourHeader {
-        family: AddressFamily::Bridge,
-        ifindex: device.0,
-        flags: NeighbourFlags::Own,
-        ..NeighbourHeader::default()
-    };
-    message
+/// Appends what is needed to delete an FDB entry. The kernel takes a destination that it does not find for
+/// a success and removes nothing (`an_fdb_delete_with_a_wrong_destination_succeeds_and_removes_nothing`);
+/// with a port or VNI of its own the entry is not found by its address. So the destination is named only
+/// for a plain entry: for any other, all destinations of the MAC go.
+pub(super) fn delete_fdb(message: Writer<'_>, device: IfIndex, key: &FdbKey, seen: &Fdb) {
+    let message = bridge(message, device, key, 0);
+    if seen.plain { message.address(libc::NDA_DST, seen.dst).end() } else { message.end() }
 }
 
-fn destination(ip: IpAddr) -> NeighbourAttribute {
-    NeighbourAttribute::Destination(match ip {
-        IpAddr::V4(ip) => NeighbourAddress::Inet(ip),
-        IpAddr::V6(ip) => NeighbourAddress::Inet6(ip),
-    })
+fn bridge<'a>(message: Writer<'a>, device: IfIndex, key: &FdbKey, state: u16) -> Writer<'a> {
+    message.fixed(&header(AF_BRIDGE, device, state, libc::NTF_SELF, 0)).attribute(libc::NDA_LLADDR, &key.mac.0)
 }
 
-/// A dump request for the permanent and other neighbours of one device. The device is an attribute:
-/// in the header it is refused under strict checking.
-pub(in super::super) fn dump_neighbours(device: IfIndex, family: Family) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = address_family(family);
-    message.attributes.push(NeighbourAttribute::IfIndex(device.0));
-    message
+/// Appends a dump request for the neighbours of one device. The device is an attribute: in the header it
+/// is refused under strict checking.
+pub(super) fn dump(message: Writer<'_>, device: IfIndex, family: Family) {
+    let header = header(address_family(family), IfIndex(0), 0, 0, 0);
+    message.fixed(&header).number(libc::NDA_IFINDEX, device.0).end();
 }
 
-/// A dump request for the FDB of one device.
-pub(in super::super) fn dump_fdb(device: IfIndex) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Bridge;
-    message.header.ifindex = device.0;
-    message
+/// Appends a dump request for the FDB of one device.
+pub(super) fn dump_fdb(message: Writer<'_>, device: IfIndex) {
+    message.fixed(&header(AF_BRIDGE, device, 0, 0, 0)).end();
+}
+
+fn header(family: u8, device: IfIndex, state: u16, flags: u8, kind: u8) -> [u8; HEADER] {
+    let [d0, d1, d2, d3] = device.0.to_ne_bytes();
+    let [s0, s1] = state.to_ne_bytes();
+    [family, 0, 0, 0, d0, d1, d2, d3, s0, s1, flags, kind]
 }

@@ -2,12 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
 use nix::libc;
 
 use super::frame::{attributes, ip, u8_at, u16_at, u32_at, u32_value};
+use super::writer::Writer;
 use super::{Malformed, address_family};
 use crate::model::addr::{Family, IfIndex, Subnet};
 use crate::model::table::{Route, RouteKey};
@@ -185,71 +183,65 @@ const fn unspecified(family: Family) -> IpAddr {
     }
 }
 
-/// The route to set: unicast, scope universe, main table, one next hop. The metric is named only if it is
-/// not 0, as flannel leaves it out and IPv6 then takes its default, 1024.
-pub(super) fn wanted(device: IfIndex, key: &RouteKey, to: &Route) -> RouteMessage {
-    let mut message = main_table(key, to);
-    message.header.scope = RouteScope::Universe;
-    message.header.kind = RouteType::Unicast;
-    if to.onlink {
-        message.header.flags = RouteFlags::Onlink;
-    }
-    through(&mut message, device, to);
-    message
+/// Appends the route to set: unicast, scope universe, main table, one next hop. The metric is named only if
+/// it is not 0, as flannel leaves it out and IPv6 then takes its default, 1024.
+pub(super) fn set(message: Writer<'_>, device: IfIndex, key: &RouteKey, to: &Route) {
+    let flags = if to.onlink { ONLINK } else { 0 };
+    let message = named(message, key, to, libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST, flags);
+    through(message, device, key, to).end();
 }
 
-/// The route to delete, as it was seen. The kernel compares what is named and takes the first that fits;
-/// IPv4 takes metric 0 for "any", so that only the protocol keeps a delete of flannel's route from taking
-/// ours (`ipv4_delete_of_metric_0_takes_any_metric_but_not_another_protocol`). A route that is not plain
-/// is named by key and protocol alone: IPv4 compares a device with the first hop only, and never finds a
-/// nexthop object by it.
-pub(super) fn seen(device: IfIndex, key: &RouteKey, seen: &Route) -> RouteMessage {
-    let mut message = main_table(key, seen);
-    message.header.scope = RouteScope::NoWhere;
-    if seen.plain {
-        through(&mut message, device, seen);
-    }
-    message
+/// Appends the route to delete, as it was seen. The kernel compares what is named and takes the first that
+/// fits; IPv4 takes metric 0 for "any", so that only the protocol keeps a delete of flannel's route from
+/// taking ours (`an_ipv4_delete_of_metric_0_takes_any_metric_but_not_another_protocol`). A route that is not
+/// plain is named by key and protocol alone: IPv4 compares a device with the first hop only, and never
+/// finds a nexthop object by it (`a_nexthop_object_hides_its_device_from_a_delete`).
+pub(super) fn delete(message: Writer<'_>, device: IfIndex, key: &RouteKey, seen: &Route) {
+    let message = named(message, key, seen, libc::RT_SCOPE_NOWHERE, libc::RTN_UNSPEC, 0);
+    if seen.plain { through(message, device, key, seen).end() } else { message.end() }
 }
 
-fn main_table(key: &RouteKey, route: &Route) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header = RouteHeader {
-        address_family: address_family(key.dst.family()),
-        destination_prefix_length: key.dst.len(),
-        table: libc::RT_TABLE_MAIN,
-        protocol: RouteProtocol::from(route.protocol),
-        ..RouteHeader::default()
+fn named<'a>(message: Writer<'a>, key: &RouteKey, route: &Route, scope: u8, kind: u8, flags: u32) -> Writer<'a> {
+    let family = address_family(key.dst.family());
+    let header = header(family, key.dst.len(), [libc::RT_TABLE_MAIN, route.protocol, scope, kind], flags);
+    let message = message.fixed(&header).address(libc::RTA_DST, key.dst.base());
+    if key.metric == 0 { message } else { message.number(libc::RTA_PRIORITY, key.metric) }
+}
+
+fn through<'a>(message: Writer<'a>, device: IfIndex, key: &RouteKey, route: &Route) -> Writer<'a> {
+    let message = match route.via {
+        Some(via) if Family::of(via) == key.dst.family() => message.address(libc::RTA_GATEWAY, via),
+        // IPv4 would take the first four bytes of an IPv6 gateway for one of its own.
+        Some(via) => message.attribute(libc::RTA_VIA, &gateway_of_other_family(via)),
+        None => message,
     };
-    message.attributes.push(RouteAttribute::Destination(RouteAddress::from(key.dst.base())));
-    if key.metric != 0 {
-        message.attributes.push(RouteAttribute::Priority(key.metric));
-    }
-    message
+    message.number(libc::RTA_OIF, device.0)
 }
 
-fn through(message: &mut RouteMessage, device: IfIndex, route: &Route) {
-    if let Some(via) = route.via {
-        message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(via)));
-    }
-    message.attributes.push(RouteAttribute::Oif(device.0));
+/// `struct rtvia`.
+fn gateway_of_other_family(via: IpAddr) -> Vec<u8> {
+    let family = u16::from(address_family(Family::of(via))).to_ne_bytes();
+    let address = match via {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    [&family, &address[..]].concat()
 }
 
-/// A dump request for the main table. Nothing else is set: under strict checking every field of the
-/// header is a filter.
-pub(in super::super) fn dump_main(family: Family) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = address_family(family);
-    message.attributes.push(RouteAttribute::Table(u32::from(libc::RT_TABLE_MAIN)));
-    message
+/// Appends a dump request for the main table. Nothing else is set: under strict checking every field of
+/// the header is a filter.
+pub(super) fn dump(message: Writer<'_>, family: Family) {
+    let header = header(address_family(family), 0, [0; 4], 0);
+    message.fixed(&header).number(libc::RTA_TABLE, u32::from(libc::RT_TABLE_MAIN)).end();
 }
 
-/// A request for the route that a packet to this address would take.
-pub(in super::super) fn lookup(to: IpAddr) -> RouteMessage {
+/// Appends a request for the route that a packet to this address would take.
+pub(super) fn look_up(message: Writer<'_>, to: IpAddr) {
     let family = Family::of(to);
-    let mut message = RouteMessage::default();
-    message.header.address_family = address_family(family);
-    message.header.destination_prefix_length = family.bits();
-    message.attributes.push(RouteAttribute::Destination(RouteAddress::from(to)));
-    message
+    message.fixed(&header(address_family(family), family.bits(), [0; 4], 0)).address(libc::RTA_DST, to).end();
+}
+
+fn header(family: u8, dst_len: u8, [table, protocol, scope, kind]: [u8; 4], flags: u32) -> [u8; HEADER] {
+    let [f0, f1, f2, f3] = flags.to_ne_bytes();
+    [family, dst_len, 0, 0, table, protocol, scope, kind, f0, f1, f2, f3]
 }

@@ -1,0 +1,66 @@
+//! Writing messages of rows: three for each peer, thousands in a row, so without an allocation for each.
+
+use std::net::IpAddr;
+
+/// Appends one netlink message to a buffer. Its length is filled in by [`Writer::end`].
+pub(super) struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+}
+
+impl<'a> Writer<'a> {
+    /// Starts a message: `struct nlmsghdr`.
+    pub(super) fn begin(out: &'a mut Vec<u8>, kind: u16, flags: u16, seq: u32) -> Self {
+        let start = out.len();
+        out.extend([0; 4]);
+        out.extend(kind.to_ne_bytes());
+        out.extend(flags.to_ne_bytes());
+        out.extend(seq.to_ne_bytes());
+        // From whom: the kernel knows.
+        out.extend([0; 4]);
+        Self { out, start }
+    }
+
+    /// Appends the fixed part that follows the header; its length is a multiple of four.
+    pub(super) fn fixed(mut self, bytes: &[u8]) -> Self {
+        self.append(bytes);
+        self
+    }
+
+    /// Appends an attribute.
+    pub(super) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
+        // No value here is longer than an address.
+        let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+        self.out.extend(length.to_ne_bytes());
+        self.out.extend(kind.to_ne_bytes());
+        self.append(value);
+        self
+    }
+
+    /// Appends an attribute whose value is a number in the host's order.
+    pub(super) fn number(self, kind: u16, value: u32) -> Self {
+        self.attribute(kind, &value.to_ne_bytes())
+    }
+
+    /// Appends an attribute whose value is an address.
+    pub(super) fn address(self, kind: u16, ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => self.attribute(kind, &ip.octets()),
+            IpAddr::V6(ip) => self.attribute(kind, &ip.octets()),
+        }
+    }
+
+    /// Ends the message.
+    pub(super) fn end(self) {
+        let length = u32::try_from(self.out.len() - self.start).unwrap_or(u32::MAX);
+        if let Some(place) = self.out.get_mut(self.start..self.start + 4) {
+            place.copy_from_slice(&length.to_ne_bytes());
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        self.out.extend(bytes);
+        let padded = self.start + (self.out.len() - self.start).next_multiple_of(4);
+        self.out.resize(padded, 0);
+    }
+}
