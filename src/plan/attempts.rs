@@ -64,7 +64,7 @@ pub struct PutOff {
 impl Attempts {
     /// Whether the change has to wait.
     pub fn put_off(&self, op: &Op, now: Duration) -> Option<PutOff> {
-        let record = self.records.get(&key(op))?;
+        let record = self.record(op)?;
         let (fight, times) = if record.failures > 0 { (false, record.failures) } else { (true, record.repairs) };
         (now < record.not_before).then(|| PutOff {
             until: record.not_before,
@@ -76,7 +76,12 @@ impl Attempts {
 
     /// Whether the last attempt at this failed.
     pub fn has_failed(&self, op: &Op) -> bool {
-        self.records.get(&key(op)).is_some_and(|record| record.failures > 0)
+        self.record(op).is_some_and(|record| record.failures > 0)
+    }
+
+    /// Most of the time nothing has failed lately, and thousands of changes ask.
+    fn record(&self, op: &Op) -> Option<&Record> {
+        if self.records.is_empty() { None } else { self.records.get(&key(op)) }
     }
 
     /// Takes note of a failure.
@@ -98,6 +103,9 @@ impl Attempts {
     /// Takes note of a success; `drift` if it undid what somebody else had done. The failures before it
     /// count until a look shows that it is one ([`Attempts::looked`]).
     pub fn succeeded(&mut self, op: &Op, drift: bool, now: Duration) {
+        if !drift && self.records.is_empty() {
+            return;
+        }
         let key = key(op);
         if !drift {
             match self.records.get_mut(&key) {

@@ -2,11 +2,13 @@
 //! when to try again. Pure: no clock, no I/O, no async; it speaks [`crate::model`] and nothing else.
 
 pub mod attempts;
+mod beside;
 pub mod cause;
 pub mod claims;
 pub mod desired;
 pub mod device;
 pub mod handover;
+mod leaving;
 pub mod local;
 pub mod next;
 pub mod ownership;

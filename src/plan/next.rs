@@ -5,47 +5,54 @@
 //!
 //! A route points at a neighbour, a neighbour at an FDB entry. Equal keys are replaced in place.
 
-use std::collections::{BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
+use super::beside::rows_beside;
 use super::desired::Wanted;
+use super::leaving::{Leaving, surplus};
 use super::ownership::is_ours;
 use crate::model::addr::{Family, IfIndex, Mac};
 use crate::model::host::Host;
 use crate::model::op::{Dev, Op};
 use crate::model::table::{Entry, FdbKey, Kind, PROTOCOL_WEFT, Route, RouteKey, Tables};
 
-/// What is left to do on one device, and what the kernel is believed to hold meanwhile.
+/// What is left to do on one device, and what of it may be done already.
 #[derive(Debug)]
 pub struct Program<'a> {
     dev: Dev,
     wanted: &'a Wanted,
-    believed: Tables,
+    seen: Cow<'a, Tables>,
     pending: Vec<Op>,
-    uses: Uses,
+    unsettled: Unsettled,
+    /// `None` if no row goes: most of the time, and then nobody need count.
+    leaving: Option<Leaving>,
 }
 
 impl<'a> Program<'a> {
     /// Compares what is wanted with what was seen on the device.
-    pub fn new(dev: &Dev, wanted: &'a Wanted, mut seen: Tables) -> Self {
-        prefer_wanted(&mut seen, &wanted.tables);
-        let mut pending = Vec::new();
-        for entry in wanted.tables.entries() {
-            let there = seen.at(&entry);
-            if there != Some(entry) {
+    pub fn new(dev: &Dev, wanted: &'a Wanted, seen: &'a Tables) -> Self {
+        let seen = prefer_wanted(seen, &wanted.tables);
+        let (mut pending, mut unwanted, mut unsettled) = (Vec::new(), Vec::new(), Unsettled::default());
+        for (entry, there) in rows_beside(&wanted.tables, &seen) {
+            if entry == there {
+                continue;
+            }
+            entry.or(there).inspect(|row| unsettled.add(row));
+            if let Some(entry) = entry {
                 let replace = there.is_some_and(|there| is_ours(&there, wanted));
                 pending.push(Op::Set { dev: dev.clone(), entry, replace });
+            } else {
+                unwanted.extend(there);
             }
         }
+        unwanted.extend(surplus(&seen));
         let held = Held::new(wanted, &seen);
-        let unwanted = seen.entries().filter(|entry| wanted.tables.at(entry).is_none());
-        for entry in unwanted.chain(surplus(&seen)) {
-            if !held.holds(&entry, wanted) && is_ours(&entry, wanted) {
-                pending.push(Op::Del { dev: dev.clone(), entry });
-            }
-        }
-        let uses = Uses::count(&seen, wanted);
-        Self { dev: dev.clone(), wanted, believed: seen, pending, uses }
+        unwanted.retain(|entry| !held.holds(entry, wanted) && is_ours(entry, wanted));
+        let leaving = (!unwanted.is_empty()).then(|| Leaving::new(&seen, wanted));
+        pending.extend(unwanted.into_iter().map(|entry| Op::Del { dev: dev.clone(), entry }));
+        Self { dev: dev.clone(), wanted, seen, pending, unsettled, leaving }
     }
 
     /// A route of our own number on another device holds its key against us: it was made for this
@@ -81,36 +88,26 @@ impl<'a> Program<'a> {
 
     /// Puts off what `refuse` says yes to: it stays out of every batch.
     pub fn put_off(&mut self, mut refuse: impl FnMut(&Op) -> bool) -> Vec<Op> {
-        let (off, rest) = std::mem::take(&mut self.pending).into_iter().partition(|op| refuse(op));
-        self.pending = rest;
-        off
+        self.pending.extract_if(.., |op| refuse(op)).collect()
     }
 
     /// Everything that may be done now. Empty when nothing is left, or nothing left may be done.
     pub fn next_batch(&mut self) -> Vec<Op> {
-        let pending = std::mem::take(&mut self.pending);
-        let (batch, rest) = pending.into_iter().partition(|op| self.is_allowed(op));
-        self.pending = rest;
+        let mut pending = std::mem::take(&mut self.pending);
+        let batch = pending.extract_if(.., |op| self.is_allowed(op)).collect();
+        self.pending = pending;
         batch
     }
 
     /// Takes note that an operation is done.
     pub fn done(&mut self, op: &Op) {
+        let Some(entry) = op.entry() else { return };
+        self.unsettled.settle(entry);
+        let Some(leaving) = &mut self.leaving else { return };
         match op {
-            Op::Set { entry, .. } => {
-                if let Some(old) = self.believed.at(entry) {
-                    self.uses.remove(&old, self.wanted);
-                }
-                self.uses.add(entry, self.wanted);
-                self.believed.set(*entry);
-            }
-            Op::Del { entry, .. } => {
-                self.uses.remove(entry, self.wanted);
-                // Another route may stand under its key.
-                if self.believed.at(entry) == Some(*entry) {
-                    self.believed.remove(entry);
-                }
-            }
+            Op::Set { .. } => leaving.set(entry, self.seen.at(entry), self.wanted),
+            Op::Del { dev, .. } if *dev == self.dev => leaving.remove(entry, self.wanted),
+            Op::Del { .. } => {}
             Op::Link(_) => {}
         }
     }
@@ -122,7 +119,7 @@ impl<'a> Program<'a> {
                 let instead = self.wanted.tables.routes.get(key);
                 instead.is_none_or(|route| self.stands(&Entry::Route(*key, *route)))
             }
-            Op::Del { entry, .. } => self.is_free(entry),
+            Op::Del { entry, .. } => self.leaving.as_ref().is_none_or(|leaving| leaving.is_free(entry, self.wanted)),
             Op::Link(_) => true,
         }
     }
@@ -131,40 +128,13 @@ impl<'a> Program<'a> {
     fn stands(&self, entry: &Entry) -> bool {
         match entry {
             Entry::Fdb(..) | Entry::Route(_, Route { via: None, .. }) => true,
-            Entry::Neighbour(_, neighbour) => {
-                let key = FdbKey { mac: neighbour.mac, remote: None };
-                self.believed.fdb.get(&key) == self.wanted.tables.fdb.get(&key)
-            }
+            Entry::Neighbour(_, neighbour) => !self.unsettled.macs.contains(&neighbour.mac),
             Entry::Route(_, Route { via: Some(via), .. }) => {
-                let neighbour = self.wanted.tables.neighbours.get(via);
-                self.believed.neighbours.get(via) == neighbour
-                    && neighbour.is_none_or(|neighbour| self.stands(&Entry::Neighbour(*via, *neighbour)))
+                let leads_on = || self.wanted.tables.neighbours.get(via);
+                !self.unsettled.gateways.contains(via)
+                    && leads_on().is_none_or(|neighbour| self.stands(&Entry::Neighbour(*via, *neighbour)))
             }
         }
-    }
-
-    /// Whether nothing points at the entry, and what takes its place is there.
-    fn is_free(&self, entry: &Entry) -> bool {
-        match entry {
-            Entry::Fdb(key, _) => !self.uses.macs.contains_key(&key.mac),
-            Entry::Neighbour(ip, _) => !self.uses.gateways.contains_key(ip),
-            Entry::Route(key, _) => self.is_superseded(key),
-        }
-    }
-
-    /// Whether what takes the place of a route that goes is there, and is what the kernel falls back to:
-    /// of several routes to a peer that go, the one with the smallest metric goes last.
-    fn is_superseded(&self, key: &RouteKey) -> bool {
-        let (low, high) = (RouteKey { metric: 0, ..*key }, RouteKey { metric: u32::MAX, ..*key });
-        let mut instead = self.wanted.tables.routes.range(low..=high).peekable();
-        if instead.peek().is_none() {
-            return true;
-        }
-        let next = self.believed.routes.range(key..=&high).nth(1);
-        let next_stays = next.is_none_or(|(key, route)| {
-            self.wanted.tables.routes.contains_key(key) || !is_ours(&Entry::Route(*key, *route), self.wanted)
-        });
-        next_stays && instead.all(|(key, route)| self.believed.routes.get(key) == Some(route))
     }
 
     /// How many rows of a table are removed for good, of those that `counts` says yes to, and how many
@@ -177,7 +147,7 @@ impl<'a> Program<'a> {
             Op::Del { entry, .. } => entry.kind() == kind,
             Op::Set { .. } | Op::Link(_) => false,
         };
-        let there = self.believed.entries().filter(|entry| entry.kind() == kind && is_ours(entry, self.wanted));
+        let there = self.seen.entries().filter(|entry| entry.kind() == kind && is_ours(entry, self.wanted));
         (self.pending.iter().filter(removed).filter(|op| counts(op)).count(), there.count())
     }
 }
@@ -185,19 +155,19 @@ impl<'a> Program<'a> {
 /// Of several routes under one key, the one that is wanted counts as its row: the others are too many.
 /// It need not be put in again, which the kernel would refuse, wherever it stands among them
 /// (`a_route_put_before_ours_under_the_same_key_goes`).
-fn prefer_wanted(seen: &mut Tables, wanted: &Tables) {
-    let Tables { routes, surplus, .. } = seen;
-    for (key, other) in surplus {
-        if let Some(row) = routes.get_mut(key)
-            && wanted.routes.get(key) == Some(other)
-        {
-            std::mem::swap(row, other);
+fn prefer_wanted<'a>(seen: &'a Tables, wanted: &Tables) -> Cow<'a, Tables> {
+    let mut seen = Cow::Borrowed(seen);
+    if !seen.surplus.is_empty() {
+        let Tables { routes, surplus, .. } = seen.to_mut();
+        for (key, other) in surplus {
+            if let Some(row) = routes.get_mut(key)
+                && wanted.routes.get(key) == Some(other)
+            {
+                std::mem::swap(row, other);
+            }
         }
     }
-}
-
-fn surplus(seen: &Tables) -> impl Iterator<Item = Entry> + '_ {
-    seen.surplus.iter().map(|(key, route)| Entry::Route(*key, *route))
+    seen
 }
 
 /// Rows for the pod CIDRs of nodes that cannot be used now: they stay as they are, each neighbour with
@@ -225,44 +195,28 @@ impl Held {
     }
 }
 
-/// How often each gateway and MAC is pointed at by rows of ours.
+/// The FDB entries and neighbours that others point at and that are not what is wanted: not yet there,
+/// or there for another.
 #[derive(Debug, Default)]
-struct Uses {
-    gateways: HashMap<IpAddr, usize>,
-    macs: HashMap<Mac, usize>,
+struct Unsettled {
+    macs: HashSet<Mac>,
+    gateways: HashSet<IpAddr>,
 }
 
-impl Uses {
-    fn count(seen: &Tables, wanted: &Wanted) -> Self {
-        let mut uses = Self::default();
-        seen.entries().chain(surplus(seen)).for_each(|entry| uses.add(&entry, wanted));
-        uses
-    }
-
-    fn add(&mut self, entry: &Entry, wanted: &Wanted) {
-        match entry {
-            Entry::Route(_, Route { via: Some(via), .. }) if is_ours(entry, wanted) => {
-                *self.gateways.entry(*via).or_default() += 1;
-            }
-            Entry::Neighbour(_, neighbour) => *self.macs.entry(neighbour.mac).or_default() += 1,
-            Entry::Route(..) | Entry::Fdb(..) => {}
+impl Unsettled {
+    fn add(&mut self, row: &Entry) {
+        match row {
+            Entry::Fdb(FdbKey { mac, remote: None }, _) => drop(self.macs.insert(*mac)),
+            Entry::Neighbour(ip, _) => drop(self.gateways.insert(*ip)),
+            Entry::Fdb(..) | Entry::Route(..) => {}
         }
     }
 
-    fn remove(&mut self, entry: &Entry, wanted: &Wanted) {
-        match entry {
-            Entry::Route(_, Route { via: Some(via), .. }) if is_ours(entry, wanted) => release(&mut self.gateways, via),
-            Entry::Neighbour(_, neighbour) => release(&mut self.macs, &neighbour.mac),
-            Entry::Route(..) | Entry::Fdb(..) => {}
-        }
-    }
-}
-
-fn release<K: std::hash::Hash + Eq>(uses: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = uses.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            uses.remove(key);
+    fn settle(&mut self, row: &Entry) {
+        match row {
+            Entry::Fdb(FdbKey { mac, remote: None }, _) => drop(self.macs.remove(mac)),
+            Entry::Neighbour(ip, _) => drop(self.gateways.remove(ip)),
+            Entry::Fdb(..) | Entry::Route(..) => {}
         }
     }
 }

@@ -35,7 +35,7 @@ pub fn leave(kernel: &mut dyn Kernel, scope: &Scope, how: Leave) -> Result<Vec<(
             (Leave::Remove, _) => try_all(kernel, vec![Op::Link(LinkOp::Delete(dev))], &mut tried),
             (Leave::HandOver, Some(seen)) => {
                 let wanted = to_flannel(seen);
-                let mut program = Program::new(&dev, &wanted, seen.clone());
+                let mut program = Program::new(&dev, &wanted, seen);
                 loop {
                     let batch = program.next_batch();
                     if batch.is_empty() {

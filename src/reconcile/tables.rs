@@ -23,7 +23,7 @@ impl Pass<'_> {
     pub(super) fn tables(&mut self, dev: &Dev, wanted: &Wanted, host: &Host, report: &mut FamilyReport) -> bool {
         let Some(family) = report.device.as_ref().map(|device| device.family) else { return false };
         let Some(seen) = host.tables.get(family) else { return false };
-        let mut program = Program::new(dev, wanted, seen.clone());
+        let mut program = Program::new(dev, wanted, seen);
         program.take_over(host);
         self.memory.attempts.looked(&dev.name, false, program.pending());
         report.wanted = count(&wanted.tables);

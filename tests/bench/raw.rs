@@ -99,7 +99,11 @@ pub(crate) struct Each(Vec<(Vec<u8>, u32)>);
 
 /// Encodes what netlink can carry of these operations, numbered from 1.
 pub(crate) fn messages(ops: &[Op]) -> Vec<Vec<u8>> {
-    ops.iter().zip(1..).filter_map(|(op, seq)| encode(op, seq)).collect()
+    let message = |(op, seq)| {
+        let mut message = Vec::new();
+        encode(op, seq, &mut message).then_some(message)
+    };
+    ops.iter().zip(1..).filter_map(message).collect()
 }
 
 impl Batches {

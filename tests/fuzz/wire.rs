@@ -47,7 +47,14 @@ fn seeds() -> Vec<Vec<u8>> {
             ops.push(Op::Set { dev: dev(), entry, replace: true });
         }
     }
-    let mut seeds: Vec<Vec<u8>> = ops.iter().zip(1..).filter_map(|(op, seq)| encode(op, seq)).collect();
+    let mut seeds: Vec<Vec<u8>> = ops
+        .iter()
+        .zip(1..)
+        .filter_map(|(op, seq)| {
+            let mut message = Vec::new();
+            encode(op, seq, &mut message).then_some(message)
+        })
+        .collect();
     seeds.push(seeds.concat());
     // A refusal with the kernel's words, and the end of a dump.
     let refusal = b"\x34\0\0\0\x02\0\0\x02\x01\0\0\0\0\0\0\0\xea\xff\xff\xff\x10\0\0\0\x10\0\x05\0\x01\0\0\0\0\0\0\0\x0e\0\x01\0no gateway\0\0";
