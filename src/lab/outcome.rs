@@ -14,7 +14,7 @@ pub struct Scene {
     pub what: String,
     /// The command that did it, if one did.
     pub command: Option<String>,
-    /// From then until all tables of all machines were right.
+    /// From then until the tables of the machine that was broken were right; without one, of all.
     pub healed: Duration,
     /// The pings that ran through what was broken.
     pub through: Tally,

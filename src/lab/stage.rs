@@ -19,7 +19,7 @@ use crate::model::host::Scope;
 /// Where the API server listens, on the underlay's bridge.
 const API_PORT: u16 = 8080;
 
-/// How long the lab waits for anything before it calls it broken.
+/// How long the lab waits for anything before it calls it broken, unless told otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How often it looks.
@@ -45,6 +45,8 @@ pub struct Stage {
     pub server: ApiServer,
     /// The machines, by number.
     pub members: BTreeMap<u8, Member>,
+    /// How long it waits for anything before it calls it broken; [`PATIENCE`] unless set.
+    pub patience: Duration,
     scope: Scope,
     program: PathBuf,
     directory: PathBuf,
@@ -60,9 +62,9 @@ pub enum Trouble {
     /// An agent is not there any more.
     #[error("the agent of {0} has ended by itself")]
     AgentDied(String),
-    /// It did not become as it should.
-    #[error("not within {time:?}: {0}", time = PATIENCE)]
-    TooSlow(String),
+    /// It did not become as it should in this time.
+    #[error("not within {0:?}: {1}")]
+    TooSlow(Duration, String),
     /// What was to be shown did not happen.
     #[error("{0}")]
     Unproven(String),
@@ -83,6 +85,7 @@ impl Stage {
             underlay,
             server,
             members: BTreeMap::new(),
+            patience: PATIENCE,
             scope: rows::scope(addressing.networks()),
             program: program.to_owned(),
             directory: directory.to_owned(),
@@ -188,7 +191,7 @@ impl Stage {
     /// Waits until all machines that run an agent hold exactly what every announced node asks for.
     ///
     /// # Errors
-    /// If it takes longer than [`PATIENCE`], with the difference; or if an agent ends.
+    /// If it takes longer than its patience, with the difference; or if an agent ends.
     pub fn settle(&mut self) -> Result<(), Trouble> {
         let begun = Instant::now();
         let numbers: Vec<u8> = self.members.iter().filter(|(_, m)| m.agent.is_some()).map(|(n, _)| *n).collect();
@@ -204,13 +207,16 @@ impl Stage {
     /// As [`Self::settle`].
     pub fn settle_one(&mut self, number: u8, begun: Instant) -> Result<(), Trouble> {
         loop {
-            let late = begun.elapsed() > PATIENCE;
+            let late = begun.elapsed() > self.patience;
             let (wanted, sight) = (self.wanted(number), self.look(number)?);
             if sight.devices_up && wanted.as_ref() == Some(&sight.rows) {
                 return Ok(());
             }
             if late {
-                return Err(Trouble::TooSlow(difference(&super::topology::name(number), wanted.as_ref(), &sight)));
+                return Err(Trouble::TooSlow(
+                    self.patience,
+                    difference(&super::topology::name(number), wanted.as_ref(), &sight),
+                ));
             }
             self.check_agent(number)?;
             std::thread::sleep(GLANCE);

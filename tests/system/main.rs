@@ -15,6 +15,7 @@ mod cluster;
 mod flannel;
 mod garbage;
 mod heal;
+mod honesty;
 #[path = "../support/http.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod http;
@@ -41,6 +42,7 @@ fn main() -> std::process::ExitCode {
     let tests = [
         topology::all(),
         lab::all(),
+        honesty::all(),
         shape::all(),
         adoption::all(),
         plan::all(),
