@@ -8,7 +8,7 @@ use super::wire::route::RouteSeen;
 use crate::model::addr::{ByFamily, IfIndex, Subnet};
 
 /// What the last observation looked at. Before the first, everything matters.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
     looked: bool,
     devices: ByFamily<Option<IfIndex>>,
@@ -19,6 +19,11 @@ impl Interest {
     /// In these devices and networks.
     pub const fn new(devices: ByFamily<Option<IfIndex>>, networks: ByFamily<Option<Subnet>>) -> Self {
         Self { looked: true, devices, networks }
+    }
+
+    /// The devices whose rows matter.
+    pub(super) fn devices(&self) -> Vec<IfIndex> {
+        self.devices.iter().filter_map(|(_, device)| *device).collect()
     }
 
     /// Whether a notification may be about something that weft decides from. A message that cannot be read

@@ -9,6 +9,7 @@
 
 mod apply;
 mod dump;
+mod filter;
 mod interest;
 mod monitor;
 mod observe;
@@ -95,7 +96,7 @@ impl Kernel for Netlink {
         let links = observe::links(channel, counters)?;
         // From here on the tables of the devices are read, so from here on changes to them count.
         let devices = observe::devices(scope, &links);
-        self.monitor.interest = Interest::new(devices, scope.networks);
+        self.monitor.care_for(Interest::new(devices, scope.networks));
         observe::host(channel, counters, scope, links, devices)
     }
 

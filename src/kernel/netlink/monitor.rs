@@ -14,6 +14,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::NetlinkCounters;
+use super::filter;
 use super::interest::Interest;
 use super::socket::{Channel, Mailbox, Silence};
 use super::wire::frame::frames;
@@ -56,7 +57,7 @@ pub(super) struct Monitor {
     woken: Arc<EventFd>,
     timer: TimerFd,
     /// What is worth waking for.
-    pub(super) interest: Interest,
+    interest: Interest,
 }
 
 impl Monitor {
@@ -72,6 +73,18 @@ impl Monitor {
 
     pub(super) fn waker(&self) -> Waker {
         Waker(Arc::clone(&self.woken))
+    }
+
+    /// From now on only this is worth waking for. Call it before reading the tables: a row that changes
+    /// after it is heard, one that changed before is read.
+    pub(super) fn care_for(&mut self, interest: Interest) {
+        if self.interest == interest {
+            return;
+        }
+        if let Err(error) = filter::attach(self.channel.socket(), &interest.devices()) {
+            tracing::debug!(%error, "the kernel takes no filter for notifications; sorting them out here");
+        }
+        self.interest = interest;
     }
 
     /// Waits for a change, a wake-up or the end of the time. What does not matter is passed over and does not lengthen the wait: the deadline is in the kernel, in a timer.

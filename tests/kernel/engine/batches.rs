@@ -1,5 +1,6 @@
 //! Batches: an answer for each operation, whatever becomes of the others.
 
+use nix::libc;
 use weft::kernel::netlink::Netlink;
 use weft::model::addr::{Family, IfIndex, IfName};
 use weft::model::op::{Ack, Dev, LinkOp, Op};
@@ -93,5 +94,3 @@ fn nothing_is_sent_for_nothing() {
     assert_eq!(node.apply(&[]), []);
     assert_eq!(node.kernel.counters().batches, 0);
 }
-
-use nix::libc;

@@ -14,6 +14,7 @@ crate::tests![
     what_an_observation_has_seen_is_not_heard,
     rows_of_others_are_not_heard,
     a_flood_of_others_does_not_lengthen_the_wait,
+    a_flood_of_others_takes_no_room,
     before_the_first_look_everything_is_heard,
     a_waker_ends_the_wait_from_another_thread,
     the_wait_ends_when_the_time_is_up,
@@ -134,6 +135,18 @@ fn a_flood_of_others_does_not_lengthen_the_wait() {
         }
         assert!(waits > 1);
     });
+    assert_eq!(node.kernel.counters().overruns, 0);
+}
+
+fn a_flood_of_others_takes_no_room() {
+    let mut node = node_with_a_peer();
+    pod_bridge();
+    quiet(&mut node);
+    // Five times what the receive buffer holds, and nobody reads meanwhile.
+    batch("ip", &foreign_neighbours(50_000));
+    sh("ip route del 10.244.1.0/24 proto 119");
+    assert_eq!(node.kernel.wait(NOW), Heard::Changed);
+    quiet(&mut node);
     assert_eq!(node.kernel.counters().overruns, 0);
 }
 

@@ -1,5 +1,6 @@
 //! Interfaces: what is observed of them, and the changes to our device.
 
+use nix::libc;
 use weft::kernel::Kernel;
 use weft::model::addr::{Family, IfName, Mac};
 use weft::model::host::{DefaultRoute, LinkKind, Scope, VxlanAttributes};
@@ -251,5 +252,3 @@ fn the_sockets_stay_in_the_namespace_they_were_opened_in() {
     let there = crate::sandbox::untouched(|| node.observe()).unwrap();
     assert_eq!(here, there);
 }
-
-use nix::libc;

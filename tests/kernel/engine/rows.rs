@@ -1,5 +1,6 @@
 //! Routes, neighbours and FDB entries: what is observed is what is there.
 
+use nix::libc;
 use weft::model::addr::Family;
 use weft::model::op::Op;
 use weft::model::table::{Entry, Route, RouteKey, Tables, peer_metric};
@@ -22,6 +23,7 @@ crate::tests![
     a_link_that_loses_its_carrier_leaves_the_rows_plain,
     what_is_deleted_twice_is_refused,
     an_identical_row_writes_nothing,
+    a_gateway_of_the_other_family_stays_one,
 ];
 
 const PEERS: u32 = 5000;
@@ -229,4 +231,13 @@ fn an_identical_row_writes_nothing() {
     assert_eq!(listener.heard(), []);
 }
 
-use nix::libc;
+fn a_gateway_of_the_other_family_stays_one() {
+    let mut node = Node::with_devices();
+    let dev = node.dev(Family::V4);
+    let key = RouteKey { dst: subnet("10.244.1.0/24"), metric: 7 };
+    node.done(&[set(&dev, Entry::Route(key, Route::through(ip("fd00:10:244:1::"))), false)]);
+    let shown = json("ip -j route show 10.244.1.0/24").remove(0);
+    assert_eq!(shown["via"]["host"], "fd00:10:244:1::");
+    let seen = node.tables(Family::V4).routes[&key];
+    assert_eq!((seen.via, seen.plain), (None, false));
+}

@@ -1,8 +1,9 @@
-//! What Linux does, shown with iproute2 alone: nothing here runs our code. `docs/kernel-facts.md` says
-//! what follows from each.
+//! What Linux does, shown with iproute2 and bare sockets: weft's engine has no part in it.
+//! `docs/kernel-facts.md` says what follows from each.
 
 mod device;
 mod losses;
+mod netlink;
 mod rows;
 
 use serde_json::Value;
@@ -11,7 +12,7 @@ use crate::sandbox::{Test, json, sh, underlay};
 
 /// Every fact.
 pub(crate) fn all() -> Vec<Test> {
-    [device::all(), losses::all(), rows::all()].concat()
+    [device::all(), losses::all(), netlink::all(), rows::all()].concat()
 }
 
 /// The device of IPv4 and the one of IPv6.
