@@ -109,6 +109,8 @@ impl<'a> Program<'a> {
                 // Another route may stand under its key.
                 if self.believed.at(entry) == Some(*entry) {
                     self.believed.remove(entry);
+                } else {
+                    self.believed.surplus.retain(|(key, route)| Entry::Route(*key, *route) != *entry);
                 }
             }
             Op::Link(_) => {}
@@ -164,7 +166,11 @@ impl<'a> Program<'a> {
         let next_stays = next.is_none_or(|(key, route)| {
             self.wanted.tables.routes.contains_key(key) || !is_ours(&Entry::Route(*key, *route), self.wanted)
         });
-        next_stays && instead.all(|(key, route)| self.believed.routes.get(key) == Some(route))
+        // Another route under the new one's key may stand before it and win.
+        let alone = self.believed.surplus.iter().all(|(other, route)| {
+            other == key || other.dst != key.dst || !is_ours(&Entry::Route(*other, *route), self.wanted)
+        });
+        next_stays && alone && instead.all(|(key, route)| self.believed.routes.get(key) == Some(route))
     }
 
     /// How many rows of a table are removed for good, of those that `counts` says yes to, and how many
