@@ -18,12 +18,13 @@ pub(super) fn surplus(seen: &Tables) -> impl Iterator<Item = Entry> + '_ {
 #[derive(Debug)]
 pub(super) struct Leaving {
     routes: BTreeMap<RouteKey, Route>,
+    surplus: Vec<(RouteKey, Route)>,
     uses: Uses,
 }
 
 impl Leaving {
     pub(super) fn new(seen: &Tables, wanted: &Wanted) -> Self {
-        Self { routes: seen.routes.clone(), uses: Uses::count(seen, wanted) }
+        Self { routes: seen.routes.clone(), surplus: seen.surplus.clone(), uses: Uses::count(seen, wanted) }
     }
 
     /// Takes note of a row that was put in over an old one.
@@ -39,10 +40,11 @@ impl Leaving {
     pub(super) fn remove(&mut self, entry: &Entry, wanted: &Wanted) {
         self.uses.remove(entry, wanted);
         // Another route may stand under its key.
-        if let Entry::Route(key, route) = entry
-            && self.routes.get(key) == Some(route)
-        {
+        let Entry::Route(key, route) = entry else { return };
+        if self.routes.get(key) == Some(route) {
             self.routes.remove(key);
+        } else {
+            self.surplus.retain(|other| other != &(*key, *route));
         }
     }
 
@@ -67,7 +69,11 @@ impl Leaving {
         let next_stays = next.is_none_or(|(key, route)| {
             wanted.tables.routes.contains_key(key) || !is_ours(&Entry::Route(*key, *route), wanted)
         });
-        next_stays && instead.all(|(key, route)| self.routes.get(key) == Some(route))
+        // Another route under the new one's key may stand before it and win.
+        let alone = self.surplus.iter().all(|(other, route)| {
+            other == key || other.dst != key.dst || !is_ours(&Entry::Route(*other, *route), wanted)
+        });
+        next_stays && alone && instead.all(|(key, route)| self.routes.get(key) == Some(route))
     }
 }
 
