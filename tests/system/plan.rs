@@ -49,6 +49,7 @@ fn plan(nodes: &str, more: &[&str]) -> Output {
     let mut conf = tempfile::NamedTempFile::new().expect("a file");
     conf.write_all(br#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#).expect("written");
     let mut command = Command::new(binary());
+    command.env_clear();
     command
         .args(["plan", "--nodes=-", "--node-name=a", "--iface=eth0", "--net-config-path"])
         .arg(conf.path())
