@@ -214,9 +214,9 @@ impl Site {
         });
     }
 
-    /// Time since the disturbance began.
-    pub(super) fn elapsed(&self) -> Duration {
-        self.start.elapsed()
+    /// When the disturbance began.
+    pub(super) const fn start(&self) -> Instant {
+        self.start
     }
 
     /// Waits until everything is as it was, and says how long that took.
