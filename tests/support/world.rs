@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,7 @@ const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST
 /// A node that weft runs on, or can.
 pub(crate) struct World {
     /// The cluster's memory.
-    pub(crate) api: ApiServer,
+    pub(crate) api: Arc<ApiServer>,
     /// `net-conf.json`, `subnet.env`.
     pub(crate) directory: PathBuf,
     /// More arguments for [`World::start`].
@@ -42,7 +43,7 @@ impl World {
         let directory = PathBuf::from(DIRECTORY).join(format!("world-{}", WORLDS.fetch_add(1, Ordering::Relaxed)));
         std::fs::create_dir(&directory).expect("a directory");
         make_underlay(cluster::public_ips(0).map(|ip| ip.to_string()));
-        let api = ApiServer::start(TcpListener::bind(API).expect("a port")).expect("an API server");
+        let api = Arc::new(ApiServer::start(TcpListener::bind(API).expect("a port")).expect("an API server"));
         api.put_node(cluster::bare(0));
         (1..=peers).for_each(|number| drop(api.put_node(cluster::peer(number))));
         let world = Self { api, directory, arguments: Vec::new(), agent: None };

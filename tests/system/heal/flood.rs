@@ -61,7 +61,7 @@ fn what_breaks_unheard_is_put_right_when_notifications_were_lost() {
     for side in Side::BOTH {
         for round in 0..ROUNDS {
             let before = site.metrics();
-            let foreign = site.foreign();
+            let foreign = site.foreign_before();
             site.behind_its_back_with(|| {
                 // Whatever the size of the agent's buffer is: its notification comes when it is full.
                 for _ in 0..4 {

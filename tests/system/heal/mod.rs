@@ -68,7 +68,7 @@ impl Disturbance {
 
     fn round(&self, site: &mut Site, side: Side, disturb: impl FnOnce(&mut Site)) {
         site.lay_foreign();
-        let (foreign, counters) = (site.foreign(), site.metrics());
+        let (foreign, counters) = (site.foreign_before(), site.metrics());
         site.begin();
         disturb(site);
         let took = site.until_right(self.name);

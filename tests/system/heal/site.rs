@@ -95,6 +95,17 @@ pub(super) struct Site {
     glance: Glance,
 }
 
+/// Things of others on our devices and the underlay: what lays them, and what shows them.
+const FOREIGN: [(&str, &str); 7] = [
+    ("ip route add 198.18.9.0/24 dev flannel.1 proto static", r#""198.18.9.0/24""#),
+    ("ip route add 10.252.0.0/24 dev flannel.1 proto static", r#""10.252.0.0/24""#),
+    ("ip address add 198.18.10.1/32 dev flannel.1", r#""local":"198.18.10.1""#),
+    ("ip -6 route add fd00:198:9::/64 dev flannel-v6.1 proto static", r#""fd00:198:9::/64""#),
+    ("ip address add fe80::77/64 dev flannel-v6.1 nodad", r#""local":"fe80::77""#),
+    ("ip neigh add 172.16.9.9 lladdr 0a:00:00:00:09:09 dev eth0 nud permanent", r#""172.16.9.9""#),
+    ("ip neigh add fd00:174::9:9 lladdr 0a:00:00:00:09:09 dev eth0 nud permanent", r#""fd00:174::9:9""#),
+];
+
 /// What decides whether a look is worth a close one: compared without the numbers of interfaces.
 #[derive(Clone, Debug, PartialEq)]
 struct Glance {
@@ -153,15 +164,7 @@ impl Site {
     pub(super) fn lay_foreign(&mut self) {
         let passes = self.metrics().sum("weft_passes_total", &[]);
         let mut laid = false;
-        for line in [
-            "ip route add 198.18.9.0/24 dev flannel.1 proto static",
-            "ip route add 10.252.0.0/24 dev flannel.1 proto static",
-            "ip address add 198.18.10.1/32 dev flannel.1",
-            "ip -6 route add fd00:198:9::/64 dev flannel-v6.1 proto static",
-            "ip address add fe80::77/64 dev flannel-v6.1 nodad",
-            "ip neigh add 172.16.9.9 lladdr 0a:00:00:00:09:09 dev eth0 nud permanent",
-            "ip neigh add fd00:174::9:9 lladdr 0a:00:00:00:09:09 dev eth0 nud permanent",
-        ] {
+        for (line, _) in FOREIGN {
             match try_sh(line) {
                 Ok(_) => laid = true,
                 Err(error) => {
@@ -185,6 +188,15 @@ impl Site {
             foreign.map(move |fact| format!("{fact} on {dev}"))
         });
         Picture(Picture::of_the_rest().0.into_iter().chain(on_ours).collect())
+    }
+
+    /// The same, when nothing has been disturbed yet: nothing of it may be missing.
+    pub(super) fn foreign_before(&self) -> Picture {
+        let foreign = self.foreign();
+        for (line, mark) in FOREIGN {
+            assert!(foreign.0.iter().any(|fact| fact.contains(mark)), "weft undid `{line}`");
+        }
+        foreign
     }
 
     /// The agent.
@@ -214,9 +226,9 @@ impl Site {
         });
     }
 
-    /// Time since the disturbance began.
-    pub(super) fn elapsed(&self) -> Duration {
-        self.start.elapsed()
+    /// When the disturbance began.
+    pub(super) const fn start(&self) -> Instant {
+        self.start
     }
 
     /// Waits until everything is as it was, and says how long that took.

@@ -1,10 +1,11 @@
 //! The ground under the device: its interface and the address on it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::site::{Side, Site};
 use super::{LIMIT, ROUNDS, table};
-use crate::cluster;
+use crate::cluster::{self, OWN, annotation};
 use crate::sandbox::sh;
 use crate::world::{UNDERLAY, add_default_routes, make_underlay, within};
 
@@ -26,12 +27,16 @@ fn another_underlay_address_is_taken_and_announced() {
             sh(&format!("ip address del {at}/{len} dev {UNDERLAY}\n ip address add {to}/{len} dev {UNDERLAY}"));
             add_default_routes();
             site.moves(at, to);
-            let took = site.until_right("the underlay has another address");
-            table::note("underlay address changed", side.dev(), took);
-            let announced = within(Duration::from_secs(10), "the new address is announced", || {
-                let now = site.world.own_annotation(key);
-                if now == Some(to.to_string()) { Ok(site.elapsed()) } else { Err(now) }
+            let (api, start) = (Arc::clone(&site.world.api), site.start());
+            let announced = std::thread::spawn(move || {
+                within(Duration::from_secs(10), "the new address is announced", || {
+                    let node = api.node(OWN).expect("our Node");
+                    if annotation(&node, key) == Some(&to.to_string()) { Ok(start.elapsed()) } else { Err(node) }
+                })
             });
+            let took = site.until_right("the underlay has another address");
+            let announced = announced.join().expect("an announcement");
+            table::note("underlay address changed", side.dev(), took);
             table::note("underlay address changed: announced", side.dev(), announced);
             site.counted(side, &before, &[("device", "local_changed")]);
             assert!(took <= LIMIT && announced <= LIMIT, "{took:?}, announced after {announced:?}");
