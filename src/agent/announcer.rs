@@ -24,7 +24,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The longest wait that a server can ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(120);
 /// What was written takes a moment to come back through the watch; until then our Node still looks
-/// as if nothing had been.
+/// as if nothing had been. The longest wait for that.
 const ECHO: Duration = Duration::from_secs(2);
 /// The same patch is sent so often as soon as it is due. Beyond that somebody disagrees, most likely
 /// another agent under our name, and every agent of the cluster hears of each round: the wait doubles.
@@ -60,19 +60,30 @@ impl Announcer {
     pub async fn run(mut self) {
         let mut waits = Waits::default();
         loop {
-            let pause = match self.decide() {
-                None => Duration::ZERO,
-                Some((node, patch)) => self.announce(&node, &patch, &mut waits).await,
-            };
-            if pause.is_zero() {
+            let Some((node, vteps, patch)) = self.decide() else {
                 tokio::select! {
                     changed = self.snapshots.changed() => if changed.is_err() { return },
                     changed = self.reports.changed() => if changed.is_err() { return },
                 }
-            } else {
-                tokio::time::sleep(pause).await;
+                continue;
+            };
+            match self.announce(&node, &patch, &mut waits).await {
+                // No echo in time is as good as one: the next decision is made from what is there.
+                ECHO => match tokio::time::timeout(ECHO, self.echo(&vteps)).await {
+                    Ok(true) | Err(_) => {}
+                    Ok(false) => return,
+                },
+                pause => tokio::time::sleep(pause).await,
             }
         }
+    }
+
+    /// Waits until our Node, as the watch sees it, says what was written. False if the watch is gone.
+    async fn echo(&mut self, vteps: &ByFamily<Option<Vtep>>) -> bool {
+        let says = |snapshot: &Arc<Snapshot>| {
+            snapshot.own.as_ref().is_some_and(|own| decide(&self.keys, vteps, own).is_none())
+        };
+        self.snapshots.wait_for(says).await.is_ok()
     }
 
     /// Sends a patch. Returns how long to wait before the next.
@@ -109,13 +120,13 @@ impl Announcer {
     }
 
     /// What has to be written, if anything.
-    fn decide(&mut self) -> Option<(String, Patch)> {
+    fn decide(&mut self) -> Option<(String, ByFamily<Option<Vtep>>, Patch)> {
         let snapshot = self.snapshots.borrow_and_update().clone();
         let own = snapshot.own.as_ref()?;
         let report = self.reports.borrow_and_update().clone()?;
         let vteps = vteps(&report);
         let patch = decide(&self.keys, &vteps, own)?;
-        Some((own.name.to_string(), patch))
+        Some((own.name.to_string(), vteps, patch))
     }
 }
 

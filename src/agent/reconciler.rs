@@ -78,7 +78,7 @@ impl Reconciler {
         let input = Input { settings: &self.settings, snapshot: &snapshot };
         let mut report = pass(kernel, &input, memory, began);
         let ended = self.clock.now();
-        report.took = ended - began;
+        report.took = ended.saturating_sub(began);
         pace.ended(ended, report.took, end_of(&report), report.next_try, jitter());
         (self.on_report)(&report);
         self.reports.send_replace(Some(Arc::new(report)));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -23,6 +23,8 @@ pub struct SubnetFileCounters {
     pub written: AtomicU64,
     /// Times that it could not be.
     pub failed: AtomicU64,
+    /// Whether it was right when last looked at: without it no pod starts, so the node is not ready.
+    pub in_place: AtomicBool,
 }
 
 /// The keeper.
@@ -45,7 +47,9 @@ impl SubnetFile {
             let report = self.reports.borrow_and_update().clone();
             let content = report.and_then(|report| self.content(&report));
             if let Some(content) = content {
-                match ensure(&self.path, &content) {
+                let ensured = ensure(&self.path, &content);
+                self.counters.in_place.store(ensured.is_ok(), Ordering::Relaxed);
+                match ensured {
                     Ok(false) => failing = false,
                     Ok(true) => {
                         failing = false;

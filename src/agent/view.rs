@@ -84,9 +84,16 @@ impl Sources {
                 subnet_env_failed: self.subnet_file.failed.load(Ordering::Relaxed),
             },
             beats: vec![Beat { name: "reconciler", age: self.heartbeat.age(now), limit: RECONCILER_LIMIT }],
-            unready: Vec::new(),
+            unready: self.unready(),
             process: Process::read(),
         }
+    }
+
+    /// What else keeps this node from being ready.
+    fn unready(&self) -> Vec<String> {
+        let path = self.identity.subnet_file.display();
+        let missing = !self.subnet_file.in_place.load(Ordering::Relaxed);
+        missing.then(|| format!("{path} is not in place; without it no pod starts here")).into_iter().collect()
     }
 
     fn api(&self) -> Api {

@@ -129,8 +129,9 @@ impl Lines {
             }
             if let Some(end) = &self.over {
                 end.clone()?;
-                let left = self.buffer.len();
-                return if left == 0 { Ok(None) } else { Err(Problem::Cut(format!("{left} bytes of an event"))) };
+                // What is left has no line feed; whoever reads it will see whether it is whole.
+                let rest = self.buffer.split().freeze();
+                return Ok(Some(rest).filter(|rest| !rest.is_empty()));
             }
             if self.buffer.len() > MAX_LINE {
                 return Err(Problem::Garbage(format!("an event of more than {} MiB", MAX_LINE >> 20)));

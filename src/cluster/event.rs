@@ -2,6 +2,7 @@
 
 use super::annotations::{Keys, shorten};
 use super::json::{self, Fill};
+use super::problem::Problem;
 use super::wire::SlimNode;
 
 /// One event of a watch.
@@ -26,10 +27,10 @@ impl<'k> Event<'k> {
     /// Reads one line of a watch.
     ///
     /// # Errors
-    /// A sentence, if it is not an event.
-    pub fn read(keys: &'k Keys, line: &[u8]) -> Result<Self, String> {
+    /// If it is not an event.
+    pub fn read(keys: &'k Keys, line: &[u8]) -> Result<Self, Problem> {
         let mut raw = RawEvent { kind: String::new(), node: SlimNode::new(keys) };
-        json::fill(&mut raw, line).map_err(|error| format!("an event that is no whole JSON ({error})"))?;
+        json::fill(&mut raw, line)?;
         let RawEvent { kind, node } = raw;
         match &*kind {
             "ADDED" | "MODIFIED" => Ok(Self::Applied(node)),
@@ -40,10 +41,10 @@ impl<'k> Event<'k> {
             }),
             "ERROR" => {
                 let mut error = RawError::default();
-                json::fill(&mut error, line).map_err(|error| error.to_string())?;
+                json::fill(&mut error, line)?;
                 Ok(Self::Failed(error.0))
             }
-            other => Err(format!("an event of the unknown type {:?}", shorten(other))),
+            other => Err(Problem::Garbage(format!("an event of the unknown type {:?}", shorten(other)))),
         }
     }
 }

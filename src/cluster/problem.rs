@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::annotations::shorten;
 use super::event::Status;
+use super::wire::NotAList;
 
 /// A request, or a watch, that came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,6 +154,22 @@ impl Problem {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
             _ => None,
+        }
+    }
+}
+
+/// What does not parse either broke off on its way, or was never what it should be.
+impl From<serde_json::Error> for Problem {
+    fn from(error: serde_json::Error) -> Self {
+        if error.is_eof() { Self::Cut(error.to_string()) } else { Self::Garbage(format!("what is not JSON ({error})")) }
+    }
+}
+
+impl From<NotAList> for Problem {
+    fn from(error: NotAList) -> Self {
+        match error {
+            NotAList::Json(error) => error.into(),
+            other => Self::Garbage(other.to_string()),
         }
     }
 }

@@ -57,7 +57,7 @@ impl Watcher {
             self.counters.count(Count::Page);
             let body = self.api.page(self.timing.page, next.as_deref()).await?;
             self.counters.heard((self.clock)());
-            let page = Page::read(&self.keys, &body).map_err(Problem::Garbage)?;
+            let page = Page::read(&self.keys, &body)?;
             for node in &page.items.nodes {
                 self.peers.apply(self.view.see(node));
             }
@@ -169,7 +169,7 @@ impl Watcher {
 
     /// Takes one event, into the list that is coming in or into what is known.
     fn take(&mut self, line: &[u8]) -> Result<Taken, Problem> {
-        let event = Event::read(&self.keys, line).map_err(Problem::Garbage)?;
+        let event = Event::read(&self.keys, line)?;
         self.counters.heard((self.clock)());
         let listing = self.peers.listing();
         let (changed, version) = match event {
@@ -180,7 +180,7 @@ impl Watcher {
                     (true, true) => self.end_list(&resource_version)?,
                     // The first bookmark of a streaming list is the one that ends it (KEP-3157).
                     (true, false) => return Err(Problem::Garbage("a bookmark that does not end a list".to_owned())),
-                    (false, _) => self.advance(resource_version),
+                    (false, _) => self.advance(resource_version)?,
                 }
                 return Ok(Taken::Bookmark);
             }
@@ -193,15 +193,24 @@ impl Watcher {
         };
         self.counters.count(Count::Event);
         self.unpublished += u32::from(changed);
-        self.advance(version);
+        self.advance(version)?;
         Ok(Taken::Node)
     }
 
-    /// A watch may go on from here. Not from the middle of a list.
-    fn advance(&mut self, version: String) {
-        if !version.is_empty() && !self.peers.listing() {
-            self.resume = Some(version);
+    /// A watch may go on from here. Not from the middle of a list; and not backwards: that is a server
+    /// that has lost a part of its history, and with it perhaps some of the nodes that we know.
+    fn advance(&mut self, version: String) -> Result<(), Problem> {
+        if version.is_empty() || self.peers.listing() {
+            return Ok(());
         }
+        let number = |version: &str| version.parse::<u64>().ok();
+        if let (Some(old), Some(new)) = (self.resume.as_deref().and_then(number), number(&version))
+            && new < old
+        {
+            return Err(Problem::Garbage(format!("resourceVersion {new} after {old}")));
+        }
+        self.resume = Some(version);
+        Ok(())
     }
 
     /// A quarter of the time is left to chance, so that the agents of a cluster do not come in step.

@@ -1,7 +1,7 @@
 //! Nodes, and lists of them, as they come over the wire: only what is used is kept, whatever else there
 //! is and whatever shape it has.
 
-use super::annotations::Keys;
+use super::annotations::{Keys, shorten};
 use super::json::{self, Fill};
 
 /// No more pod CIDRs than this are kept of a Node; two are allowed.
@@ -16,7 +16,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 /// A Node object, as little of it as is used.
 ///
 /// A real Node is about 20 kB of JSON, most of it images, conditions and managedFields; this is a few
-/// hundred bytes, and lives only until [`super::node::parse`] has read it.
+/// hundred bytes, and lives only until [`super::node`] has read it.
 #[derive(Clone, Debug)]
 pub struct SlimNode<'k> {
     /// `metadata`.
@@ -198,35 +198,46 @@ pub struct PageMeta {
     pub next: String,
 }
 
+/// Why something is not a list of Nodes.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAList {
+    /// No JSON, or cut short.
+    #[error("not whole JSON ({0})")]
+    Json(#[from] serde_json::Error),
+    /// Another kind of object.
+    #[error("a {0:?} in the place of a list of Nodes")]
+    Kind(Box<str>),
+    /// An empty object must never pass for an empty cluster.
+    #[error("a list without items")]
+    NoItems,
+    /// No watch could go on from it.
+    #[error("a list without a resourceVersion")]
+    NoVersion,
+}
+
 impl<'k> Page<'k> {
-    /// Reads one page.
+    /// Reads one page, as the API server sends it.
     ///
     /// # Errors
-    /// A sentence, if it is not JSON or not a list that a watch can go on from: an empty object must
-    /// never pass for an empty cluster.
-    pub fn read(keys: &'k Keys, json: &[u8]) -> Result<Self, String> {
+    /// If it is not a list that a watch can go on from.
+    pub fn read(keys: &'k Keys, json: &[u8]) -> Result<Self, NotAList> {
         let page = Self::read_file(keys, json)?;
-        if page.meta.resource_version.is_empty() {
-            return Err("a list without a resourceVersion".to_owned());
-        }
-        Ok(page)
+        if page.meta.resource_version.is_empty() { Err(NotAList::NoVersion) } else { Ok(page) }
     }
 
     /// Reads a list that somebody saved: `kubectl get nodes -o json` gives it no resourceVersion.
     ///
     /// # Errors
-    /// A sentence, if it is not JSON or not a list.
-    pub fn read_file(keys: &'k Keys, json: &[u8]) -> Result<Self, String> {
+    /// If it is not a list.
+    pub fn read_file(keys: &'k Keys, json: &[u8]) -> Result<Self, NotAList> {
         let items = Items { keys, present: false, nodes: Vec::new() };
         let mut page = Self { kind: String::new(), meta: PageMeta::default(), items };
-        json::fill(&mut page, json).map_err(|error| format!("a list that is no whole JSON ({error})"))?;
-        if !matches!(&*page.kind, "" | "NodeList" | "List") {
-            return Err(format!("a {:?} in the place of a list of Nodes", super::annotations::shorten(&page.kind)));
+        json::fill(&mut page, json)?;
+        match &*page.kind {
+            "" | "NodeList" | "List" if page.items.present => Ok(page),
+            "" | "NodeList" | "List" => Err(NotAList::NoItems),
+            other => Err(NotAList::Kind(shorten(other))),
         }
-        if !page.items.present {
-            return Err("a list without items".to_owned());
-        }
-        Ok(page)
     }
 }
 

@@ -54,6 +54,7 @@ pub fn normalise(args: &[String], env: &BTreeMap<String, String>, cli: &clap::Co
     let command = out.args.first().and_then(|name| cli.find_subcommand(name)).cloned();
     if let Some(command) = command {
         environment(&command, &given, env, &mut out)?;
+        out.notices.extend(strays(cli, env));
     }
     Ok(out)
 }
@@ -79,8 +80,9 @@ fn environment(
     out: &mut Normal,
 ) -> Result<(), String> {
     let variable = |prefix: &str, name: &str| {
-        let value = env.get(&format!("{prefix}{}", name.to_uppercase().replace('-', "_")))?;
-        (!value.is_empty()).then_some(value)
+        let value = env.get(&variable_name(prefix, name))?;
+        // The kubelet sets WEFT_HEALTHZ_PORT=tcp://… in every pod beside a Service named weft-healthz.
+        (!value.is_empty() && !value.starts_with("tcp://") && !value.starts_with("udp://")).then_some(value)
     };
     let run = command.get_name() == "run";
     let with_value =
@@ -93,11 +95,24 @@ fn environment(
     }
     for ignored in IGNORED.iter().filter(|ignored| run && !given.contains(ignored.name)) {
         if let Some(value) = variable("FLANNELD_", ignored.name) {
-            let name = format!("FLANNELD_{}", ignored.name.to_uppercase().replace('-', "_"));
-            out.notices.push(ignored.notice(&name, Some(value))?);
+            out.notices.push(ignored.notice(&variable_name("FLANNELD_", ignored.name), Some(value))?);
         }
     }
     Ok(())
+}
+
+fn variable_name(prefix: &str, flag: &str) -> String {
+    format!("{prefix}{}", flag.to_uppercase().replace('-', "_"))
+}
+
+/// Variables that look like ours and are not: a slip of the pen, unless the kubelet made them from a
+/// Service whose name begins with `weft`.
+fn strays(cli: &clap::Command, env: &BTreeMap<String, String>) -> Vec<String> {
+    let flags = || cli.get_subcommands().flat_map(clap::Command::get_arguments).filter_map(clap::Arg::get_long);
+    let known: BTreeSet<String> = flags().map(|flag| variable_name("WEFT_", flag)).collect();
+    let ours = env.keys().filter(|name| name.starts_with("WEFT_") && !known.contains(*name));
+    let strays = ours.filter(|name| !name.contains("_SERVICE_") && !name.contains("_PORT"));
+    strays.map(|name| format!("{name} is set, but weft has no flag of that name; it is ignored")).collect()
 }
 
 /// A flag of flannel's that is accepted and does nothing.
@@ -220,6 +235,19 @@ mod tests {
         let given = ["run", "--subnet-file=/c", "--iface", "eth0", "--node-name=n2"];
         assert_eq!(args(&given, &env), given);
         assert_eq!(args(&["lab"], &env), ["lab"]);
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_said_and_a_services_is_not_taken_for_a_flag() {
+        let env = [
+            ("WEFT_IFCE", "eth0"),
+            ("WEFT_SERVICE_HOST", "10.0.0.7"),
+            ("WEFT_PORT_8081_TCP", "tcp://10.0.0.7:8081"),
+            ("WEFT_HEALTHZ_PORT", "tcp://10.0.0.8:8081"),
+        ];
+        let normal = normal(&["run"], &env).expect("arguments");
+        assert_eq!(normal.args, ["run"]);
+        assert_eq!(normal.notices, ["WEFT_IFCE is set, but weft has no flag of that name; it is ignored"]);
     }
 
     #[test]

@@ -190,7 +190,9 @@ pub struct CleanupArgs {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct LabArgs {
     /// Machines to build
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=50))]
+    // At most 20: they know each other by ARP, and Linux keeps 1,024 such neighbours for all namespaces
+    // together (net.ipv4.neigh.default.gc_thresh3).
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=20))]
     pub nodes: u8,
     /// IPv4 and IPv6
     #[arg(long)]

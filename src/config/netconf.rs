@@ -133,8 +133,9 @@ fn pod_network(key: &str, value: &Json, family: Family) -> Result<Subnet, NetCon
         _ => None,
     };
     subnet
-        .filter(|subnet| subnet.family() == family && !subnet.is_default())
+        .filter(|subnet| subnet.family() == family)
         .filter(|subnet| {
+            // 0.0.0.0/0 is unspecified as well.
             let base = subnet.base();
             !base.is_unspecified() && !base.is_loopback() && !base.is_multicast()
         })

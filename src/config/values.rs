@@ -9,7 +9,7 @@ use regex_lite::Regex;
 use crate::cluster::annotations::Keys;
 use crate::model::addr::Family;
 
-/// Readers for clap: the error is what comes after "invalid value 'x' for '--flag <FLAG>':".
+/// Readers for clap: the error is what comes after "invalid value 'x' for '--flag':".
 pub type Parsed<T> = Result<T, String>;
 
 /// The name of a Node object: a DNS subdomain (RFC 1123), as the API server insists.

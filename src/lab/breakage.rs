@@ -10,7 +10,7 @@ use super::witness::Cry;
 use crate::kernel::Kernel;
 use crate::model::addr::Family;
 use crate::model::op::{Ack, Dev, LinkOp, Op};
-use crate::model::table::{Entry, Kind};
+use crate::model::table::{Entry, Kind, Tables};
 
 /// What is broken on node-1: what it has for node-2, or its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,17 @@ impl Wound {
     /// All of them, mildest first.
     pub const ALL: [Self; 5] = [Self::Route, Self::Neighbour, Self::Fdb, Self::Down, Self::Gone];
 
+    /// In words.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Route => "route deleted",
+            Self::Neighbour => "neighbour deleted",
+            Self::Fdb => "FDB entry deleted",
+            Self::Down => "device set down",
+            Self::Gone => "device deleted",
+        }
+    }
+
     /// What the kernel says when it happens.
     const fn cry(self) -> Cry {
         match self {
@@ -50,12 +61,14 @@ impl Wound {
 pub fn inflict(stage: &mut Stage, family: Family, wound: Wound, beside: bool) -> Result<Scene, Trouble> {
     let one_peer = !matches!(wound, Wound::Down | Wound::Gone);
     let traffic = Traffic { through: (1, 2), beside: (beside && one_peer).then_some((1, 3)), v6: family == Family::V6 };
-    let (what, op) = prepare(stage, family, wound)?;
+    let (command, op) = prepare(stage, family, wound)?;
     let proof = Proof { on: 1, cry: wound.cry() };
-    heal::measure(stage, what, traffic, Some(proof), |stage| match op {
+    let what = if traffic.v6 { format!("{}, IPv6", wound.label()) } else { wound.label().to_owned() };
+    let scene = heal::measure(stage, &what, traffic, Some(proof), |stage| match op {
         Some(op) => apply(stage, &op),
         None => down(stage, family),
-    })
+    })?;
+    Ok(Scene { command: Some(command), ..scene })
 }
 
 /// The command that will be carried out, and the operation, if it is one.
@@ -69,7 +82,7 @@ fn prepare(stage: &mut Stage, family: Family, wound: Wound) -> Result<(String, O
     let rows = rows::peer(&node, family).ok_or_else(|| missing("peer"))?;
     let of = |kind: Kind| {
         let tables = sight.host.tables.get(family).as_ref();
-        let mut entries = tables.into_iter().flat_map(|tables| tables.entries());
+        let mut entries = tables.into_iter().flat_map(Tables::entries);
         entries
             .find(|entry| entry.kind() == kind && rows.iter().any(|row| row.is(entry)))
             .ok_or_else(|| missing(kind.label()))

@@ -25,6 +25,13 @@ pub struct Traffic {
     pub v6: bool,
 }
 
+impl Traffic {
+    /// From one machine's pod to another's, over IPv4, with nothing beside.
+    pub const fn between(from: u8, to: u8) -> Self {
+        Self { through: (from, to), beside: None, v6: false }
+    }
+}
+
 /// What is expected.
 #[derive(Clone, Copy, Debug)]
 pub struct Proof {
@@ -40,7 +47,7 @@ pub struct Proof {
 /// If they are not in time, if nothing was really broken, or if somebody beside it noticed.
 pub fn measure(
     stage: &mut Stage,
-    what: String,
+    what: &str,
     traffic: Traffic,
     proof: Option<Proof>,
     act: impl FnOnce(&mut Stage) -> Result<(), Trouble>,
@@ -51,20 +58,23 @@ pub fn measure(
     thread::sleep(CALM);
     let begun = Instant::now();
     act(stage)?;
-    stage.settle()?;
+    match proof {
+        Some(proof) => stage.settle_one(proof.on, begun)?,
+        None => stage.settle()?,
+    }
     let healed = begun.elapsed();
+    stage.settle()?; // nobody else is worse off
     thread::sleep(CALM);
     let (through, beside) = (through.stop(), beside.map(Stream::stop));
-    if let (Some(proof), Some(witness)) = (proof, witness) {
-        if !witness.heard().contains(&proof.cry) {
-            return Err(Trouble::Unproven(format!("`{what}` broke nothing: the kernel has not said {:?}", proof.cry)));
-        }
+    if let (Some(Proof { cry, .. }), Some(witness)) = (proof, witness)
+        && !witness.heard().contains(&cry)
+    {
+        return Err(Trouble::Unproven(format!("`{what}` broke nothing: the kernel has not said {cry:?}")));
     }
-    if let Some(Tally { lost: 1.., sent, .. }) = beside {
-        let lost = beside.as_ref().map_or(0, |tally| tally.lost);
+    if let Some(Tally { lost: lost @ 1.., sent, .. }) = beside {
         return Err(Trouble::Unproven(format!("`{what}` cost pings that had nothing to do with it: {lost} of {sent}")));
     }
-    Ok(Scene { what, healed, through, beside })
+    Ok(Scene { what: what.to_owned(), command: None, healed, through, beside })
 }
 
 fn stream(stage: &Stage, (from, to): (u8, u8), v6: bool) -> Result<Stream, Trouble> {

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 
 use super::agent::STATUS_PORT;
 use super::netns::Namespace;
+use super::sandbox;
 use super::stage::Stage;
 
 /// Prints how to look inside, and waits for the end of the outer process.
@@ -20,32 +21,28 @@ pub(super) fn hold(stage: &Stage) {
 
 fn guide(stage: &Stage) -> String {
     let Some(pid) = outer_pid() else { return "(no /proc: no way in)\n".to_owned() };
-    let user = if in_user_namespace() { " -U --preserve-credentials" } else { "" };
+    let user = if sandbox::has_own_users() { " -U --preserve-credentials" } else { "" };
     let enter = |namespace: &Namespace| format!("nsenter -t {pid}{user} --net=/proc/{pid}/fd/{}", namespace.raw());
-    let mut text = String::from("It stays up until you press Ctrl-C. From another terminal:\n\n");
-    text += &format!(
-        "  the cluster:  nsenter -t {pid}{user} -n kubectl --server {} get nodes -o yaml\n",
-        stage.server.url()
-    );
-    for member in stage.members.values() {
+    let url = stage.server.url();
+    let mut lines = vec![
+        "It stays up until you press Ctrl-C. From another terminal:".to_owned(),
+        format!("\n  the cluster:  nsenter -t {pid}{user} -n kubectl --server {url} get nodes -o yaml"),
+    ];
+    let pods: Vec<_> = stage.members.values().filter_map(|member| member.machine.pod.addresses.first()).collect();
+    for (member, other) in stage.members.values().zip(pods.iter().cycle().skip(1)) {
         let (machine, network) = (&member.machine, enter(&member.machine.network));
-        text += &format!("\n  {}:       {network} ip route\n", machine.name);
+        lines.push(format!("\n  {:12}  {network} ip route", format!("{}:", machine.name)));
         for command in ["ip neighbour show nud permanent", "bridge fdb show dev flannel.1", "ip monitor"] {
-            text += &format!("                {network} {command}\n");
+            lines.push(format!("                {network} {command}"));
         }
-        text += &format!("                {network} curl -s http://127.0.0.1:{STATUS_PORT}/state\n");
-        text += &format!("  its pod:      {} ping 10.244.1.2\n", enter(&machine.pod.network));
+        lines.push(format!("                {network} curl -s http://127.0.0.1:{STATUS_PORT}/state"));
+        lines.push(format!("  its pod:      {} ping {other}", enter(&machine.pod.network)));
     }
-    text + "\nBreak something, and see `ip monitor` tell of its return.\n"
+    lines.push("\nBreak something, and see `ip monitor` tell of its return.\n".to_owned());
+    lines.join("\n")
 }
 
 /// This process's number outside of its process namespace: `/proc` is still the outer one.
 fn outer_pid() -> Option<String> {
     Some(fs::read_link("/proc/self").ok()?.to_str()?.to_owned())
-}
-
-fn in_user_namespace() -> bool {
-    // The first user namespace maps everything onto itself.
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_whitespace().ne(["0", "0", "4294967295"])
 }

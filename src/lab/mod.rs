@@ -2,7 +2,7 @@
 //!
 //! `weft lab` builds machines from network namespaces ([`topology`]), an API server in memory
 //! ([`apiserver`]), and starts the real agent on each machine ([`agent`]). Then it shows, breaks and
-//! measures ([`tour`]). What it is made of is public: the tests of the whole agent stand on it.
+//! measures (`tour`). What it is made of is public: the tests of the whole agent stand on it.
 
 pub mod agent;
 pub mod apiserver;
@@ -30,6 +30,10 @@ use self::tour::Voice;
 
 /// What to build, and how to tell.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line, and any combination has a meaning"
+)]
 pub struct Options {
     /// Machines; at least two.
     pub nodes: u8,
@@ -83,7 +87,7 @@ fn conclude(options: Options, voice: Voice, stage: Option<&Stage>, outcome: &Out
     if !options.logs {
         for member in stage.into_iter().flat_map(|stage| stage.members.values()) {
             let log = member.agent.as_ref().map(agent::Agent::log).unwrap_or_default();
-            for line in log.iter().rev().take(40).rev() {
+            for line in log.iter().rev().take(15).rev() {
                 let _ = writeln!(stderr, "[{}] {line}", member.machine.name);
             }
         }

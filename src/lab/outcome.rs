@@ -10,9 +10,11 @@ use super::ping::Tally;
 /// One thing that happened, and how it ended.
 #[derive(Clone, Debug)]
 pub struct Scene {
-    /// What was done, as a command or in words.
+    /// What happened, in words.
     pub what: String,
-    /// From then until every table concerned was right again.
+    /// The command that did it, if one did.
+    pub command: Option<String>,
+    /// From then until all tables of all machines were right.
     pub healed: Duration,
     /// The pings that ran through what was broken.
     pub through: Tally,
@@ -49,7 +51,7 @@ impl Outcome {
     pub fn json(&self) -> Value {
         let scene = |scene: &Scene| {
             json!({
-                "what": scene.what, "healed_ms": millis(scene.healed), "sent": scene.through.sent,
+                "what": scene.what, "command": scene.command, "healed_ms": millis(scene.healed), "sent": scene.through.sent,
                 "lost": scene.through.lost, "silent_ms": millis(scene.through.longest_gap),
                 "beside_lost": scene.beside.as_ref().map(|tally| tally.lost),
             })
@@ -63,15 +65,20 @@ impl Outcome {
 
     /// For people: the table that ends the tour.
     pub fn table(&self) -> String {
-        let width = self.scenes.iter().map(|scene| scene.what.chars().count()).max().unwrap_or(0);
-        let mut out = String::new();
-        // Writing into a String cannot fail.
-        let _ =
-            writeln!(out, "  {:width$}  {:>10}  {:>12}  {:>8}", "what happened", "healed in", "pings lost", "silence");
-        for scene in &self.scenes {
+        let cells = |scene: &Scene| {
             let lost = format!("{} of {}", scene.through.lost, scene.through.sent);
             let silence = if scene.through.lost == 0 { "none".to_owned() } else { time(scene.through.longest_gap) };
-            let _ = writeln!(out, "  {:width$}  {:>10}  {lost:>12}  {silence:>8}", scene.what, time(scene.healed));
+            [scene.what.clone(), time(scene.healed), lost, silence]
+        };
+        let head = ["what happened", "right after", "pings lost", "longest silence"].map(str::to_owned);
+        let rows: Vec<[String; 4]> = std::iter::once(head).chain(self.scenes.iter().map(cells)).collect();
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths = [width(0), width(1), width(2), width(3)];
+        let mut out = String::new();
+        for [what, healed, lost, silence] in &rows {
+            let [a, b, c, d] = widths;
+            // Writing into a String cannot fail.
+            let _ = writeln!(out, "  {what:a$}   {healed:>b$}   {lost:>c$}   {silence:>d$}");
         }
         out
     }
@@ -97,22 +104,18 @@ mod tests {
 
     #[test]
     fn the_table_lines_up() {
-        let scene = |what: &str, ms, lost| Scene {
+        let scene = |what: &str, micros, lost| Scene {
             what: what.to_owned(),
-            healed: Duration::from_micros(ms),
+            command: None,
+            healed: Duration::from_micros(micros),
             through: Tally { sent: 100, lost, longest_gap: Duration::from_millis(1200) },
             beside: None,
         };
         let outcome = Outcome { scenes: vec![scene("a", 1840, 0), scene("longer", 312_000, 7)], ..Outcome::default() };
-        let table = outcome.table();
-        assert_eq!(
-            table.lines().map(str::len).collect::<Vec<_>>(),
-            [44 + 6 - 0; 3].map(|_| table.lines().next().map_or(0, str::len))
-        );
-        assert!(
-            table.contains("1.8 ms      0 of 100      none") && table.contains("312 ms      7 of 100     1.2 s"),
-            "{table}"
-        );
+        let table = "  what happened   right after   pings lost   longest silence\n  \
+                     a                    1.8 ms     0 of 100              none\n  \
+                     longer               312 ms     7 of 100             1.2 s\n";
+        assert_eq!(outcome.table(), table);
         assert_eq!(outcome.json()["scenes"][0]["healed_ms"], 1.84);
     }
 }

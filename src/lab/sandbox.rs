@@ -22,6 +22,9 @@ use nix::sys::signal::Signal;
 /// How the inner process knows that it is the inner one (and what `ps` shows).
 const INSIDE: &str = "weft-lab";
 
+/// The same, if it is also in a user namespace that was made for it.
+const INSIDE_AS_ROOT_OF_ITS_OWN: &str = "weft-lab-user";
+
 /// The only directory that is the lab's own, and lives in memory.
 pub(super) const DIRECTORY: &str = "/tmp";
 
@@ -34,16 +37,21 @@ pub(super) struct Obstacle {
 
 /// Whether this process is the inner one.
 pub(super) fn is_inside() -> bool {
-    std::env::args_os().next().is_some_and(|name| name == INSIDE)
+    std::env::args_os().next().is_some_and(|name| name == INSIDE) || has_own_users()
+}
+
+/// Whether this process is the inner one, and in a user namespace that was made for it.
+pub(super) fn has_own_users() -> bool {
+    std::env::args_os().next().is_some_and(|name| name == INSIDE_AS_ROOT_OF_ITS_OWN)
 }
 
 /// The outer process: makes the namespaces, runs itself in them, and waits. Call it while the process
 /// has one thread; the kernel gives no user namespace to several.
 pub(super) fn outside() -> Result<ExitCode, Obstacle> {
-    isolate()?;
+    let name = isolate()?;
     let refused = |error| Obstacle { step: "running itself again", error };
     let mut inner = Command::new("/proc/self/exe")
-        .arg0(INSIDE)
+        .arg0(name)
         .args(std::env::args_os().skip(1))
         .stdin(Stdio::piped())
         .spawn()
@@ -54,10 +62,11 @@ pub(super) fn outside() -> Result<ExitCode, Obstacle> {
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-fn isolate() -> Result<(), Obstacle> {
+/// Leaves the namespaces of the host; the inner process's name.
+fn isolate() -> Result<&'static str, Obstacle> {
     let spaces = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
     match unshare(spaces) {
-        Ok(()) => return Ok(()),
+        Ok(()) => return Ok(INSIDE),
         Err(Errno::EPERM) => {} // not root, or root of a container: try as root of our own
         Err(errno) => return Err(Obstacle { step: "unshare", error: errno.into() }),
     }
@@ -70,7 +79,7 @@ fn isolate() -> Result<(), Obstacle> {
         let refused = |error| Obstacle { step: "mapping this user to root in the user namespace", error };
         fs::write(format!("/proc/self/{file}"), text).map_err(refused)?;
     }
-    Ok(())
+    Ok(INSIDE_AS_ROOT_OF_ITS_OWN)
 }
 
 /// The inner process, first thing: dies with the outer one, and gets files of its own.

@@ -20,7 +20,7 @@ use crate::model::host::Scope;
 const API_PORT: u16 = 8080;
 
 /// How long the lab waits for anything before it calls it broken.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How often it looks.
 const GLANCE: Duration = Duration::from_micros(500);
@@ -61,7 +61,7 @@ pub enum Trouble {
     #[error("the agent of {0} has ended by itself")]
     AgentDied(String),
     /// It did not become as it should.
-    #[error("not within 10 s: {0}")]
+    #[error("not within {time:?}: {0}", time = PATIENCE)]
     TooSlow(String),
     /// What was to be shown did not happen.
     #[error("{0}")]
@@ -163,10 +163,17 @@ impl Stage {
         self.scope.devices.get(family).as_ref()
     }
 
-    /// What the n-th machine's tables should hold now.
-    pub fn wanted(&self, number: u8) -> BTreeSet<Row> {
-        let families = self.underlay.addressing().families();
-        rows::wanted(&self.server.nodes(), &super::topology::name(number), families)
+    /// What the n-th machine's tables should hold now; `None` as long as a Node whose agent runs has not
+    /// announced itself in every family. Both from one look at the cluster: between two, it may change.
+    pub fn wanted(&self, number: u8) -> Option<BTreeSet<Row>> {
+        let nodes = self.server.nodes();
+        let families = || self.underlay.addressing().families();
+        let announced = |member: &Member| {
+            let node = nodes.iter().find(|node| node["metadata"]["name"] == member.machine.name.as_str());
+            node.is_some_and(|node| families().all(|family| rows::peer(node, family).is_some()))
+        };
+        let all = self.members.values().filter(|member| member.agent.is_some()).all(announced);
+        all.then(|| rows::wanted(&nodes, &super::topology::name(number), families()))
     }
 
     /// What is on the n-th machine now.
@@ -199,37 +206,15 @@ impl Stage {
         loop {
             let late = begun.elapsed() > PATIENCE;
             let (wanted, sight) = (self.wanted(number), self.look(number)?);
-            if sight.devices_up && sight.rows == wanted && self.announced() {
+            if sight.devices_up && wanted.as_ref() == Some(&sight.rows) {
                 return Ok(());
             }
             if late {
-                return Err(Trouble::TooSlow(self.difference(number, &wanted, &sight)));
+                return Err(Trouble::TooSlow(difference(&super::topology::name(number), wanted.as_ref(), &sight)));
             }
             self.check_agent(number)?;
             std::thread::sleep(GLANCE);
         }
-    }
-
-    /// Whether every Node whose agent runs has announced itself in every family.
-    fn announced(&self) -> bool {
-        let all = self.members.values().filter(|member| member.agent.is_some());
-        all.map(|member| self.server.node(&member.machine.name)).all(|node| {
-            let families = self.underlay.addressing().families();
-            node.is_some_and(|node| families.into_iter().all(|family| rows::peer(&node, family).is_some()))
-        })
-    }
-
-    fn difference(&self, number: u8, wanted: &BTreeSet<Row>, sight: &Sight) -> String {
-        let name = super::topology::name(number);
-        if !sight.devices_up {
-            return format!("{name} has its devices up");
-        }
-        if !self.announced() {
-            return "every node has announced itself".to_owned();
-        }
-        let missing: Vec<String> = wanted.difference(&sight.rows).map(|row| format!("+ {row}")).collect();
-        let stale: Vec<String> = sight.rows.difference(wanted).map(|row| format!("- {row}")).collect();
-        format!("{name} has the right rows\n{}", [missing, stale].concat().join("\n"))
     }
 
     fn check_agent(&mut self, number: u8) -> Result<(), Trouble> {
@@ -251,7 +236,7 @@ impl Stage {
             for to in self.members.values() {
                 for ip in &to.machine.pod.addresses {
                     for (what, network) in [("machine", &from.machine.network), ("pod", &from.machine.pod.network)] {
-                        let answer = network.run(|| ping::once(*ip, Duration::from_secs(1)))??;
+                        let answer = network.run(|| ping::once(*ip, Duration::from_secs(2)))??;
                         let (from, to) = (&from.machine.name, &to.machine.name);
                         answer.ok_or_else(|| {
                             Trouble::Unproven(format!("the {what} on {from} cannot ping {to}'s pod {ip}"))
@@ -263,4 +248,17 @@ impl Stage {
         }
         Ok(count)
     }
+}
+
+/// What is not as it should be, to end the sentence of [`Trouble::TooSlow`].
+fn difference(name: &str, wanted: Option<&BTreeSet<Row>>, sight: &Sight) -> String {
+    let Some(wanted) = wanted else {
+        return "every node has announced itself".to_owned();
+    };
+    if !sight.devices_up {
+        return format!("{name} has its devices up");
+    }
+    let missing: Vec<String> = wanted.difference(&sight.rows).map(|row| format!("  + {row}")).collect();
+    let stale: Vec<String> = sight.rows.difference(wanted).map(|row| format!("  - {row}")).collect();
+    format!("{name} has the right rows\n{}", [missing, stale].concat().join("\n"))
 }

@@ -52,7 +52,7 @@ impl Addressing {
     /// The addresses of the n-th machine (from 1) on the underlay.
     pub fn machine(self, number: u8) -> Vec<Prefixed> {
         let last = number.saturating_add(10);
-        self.pick(Ipv4Addr::new(192, 168, 174, last), 24, underlay_v6(u16::from(last)), 64)
+        self.pick(Ipv4Addr::new(192, 168, 174, last), 24, underlay_v6(digits(last)), 64)
     }
 
     /// The n-th machine's pod CIDRs.
@@ -62,7 +62,7 @@ impl Addressing {
 
     /// An address in the n-th machine's pod CIDRs: 1 is its bridge, 2 its pod.
     pub fn inside(self, number: u8, host: u8) -> Vec<Prefixed> {
-        let v6 = Ipv6Addr::new(0xfd00, 0x10, 0x244, u16::from(number), 0, 0, 0, u16::from(host));
+        let v6 = Ipv6Addr::new(0xfd00, 0x10, 0x244, digits(number), 0, 0, 0, digits(host));
         self.pick(Ipv4Addr::new(10, 244, number, host), 24, v6, 64)
     }
 
@@ -105,6 +105,12 @@ impl Addressing {
             },
         })
     }
+}
+
+/// The number whose hexadecimal digits read as this one's decimal ones, so that machine 12 is `::12`.
+const fn digits(number: u8) -> u16 {
+    let number = number as u16;
+    ((number / 100) << 8) | ((number / 10 % 10) << 4) | (number % 10)
 }
 
 const fn underlay_v6(host: u16) -> Ipv6Addr {
@@ -231,8 +237,8 @@ impl Underlay {
     /// # Errors
     /// As [`Self::build`].
     pub fn remove(&self, machine: Machine) -> io::Result<()> {
-        let port = format!("to-{}", machine.name);
-        self.namespace.run(|| Links::open()?.delete(&port))?
+        let Machine { name, .. } = machine;
+        self.namespace.run(|| Links::open()?.delete(&format!("to-{name}")))?
     }
 }
 
@@ -243,4 +249,19 @@ fn plug(links: &mut Links, name: &str, addresses: &[Prefixed], gateways: &[Prefi
         links.address(name, *ip, *len)?;
     }
     gateways.iter().try_for_each(|(ip, _)| links.default_route(*ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_both_families_read_alike() {
+        let addressing = Addressing { dual_stack: true };
+        let texts = |all: Vec<Prefixed>| all.iter().map(|(ip, len)| format!("{ip}/{len}")).collect::<Vec<_>>();
+        assert_eq!(texts(addressing.machine(2)), ["192.168.174.12/24", "fd00:192:168:174::12/64"]);
+        assert_eq!(texts(addressing.pod_cidrs(11)), ["10.244.11.0/24", "fd00:10:244:11::/64"]);
+        assert_eq!(texts(addressing.inside(11, 2)), ["10.244.11.2/24", "fd00:10:244:11::2/64"]);
+        assert_eq!(Addressing { dual_stack: false }.machine(2).len(), 1);
+    }
 }

@@ -7,11 +7,10 @@ use std::time::Instant;
 use super::Options;
 use super::breakage::{self, Wound};
 use super::heal::{self, Traffic};
-use super::outcome::{Outcome, time};
-use super::ping::Tally;
+use super::outcome::{Outcome, Scene, time};
 use super::rows::{self, Row};
 use super::stage::{Stage, Trouble};
-use super::topology::{Addressing, name};
+use super::topology::{Addressing, Prefixed, name};
 use crate::model::addr::Family;
 
 /// The narrator; silent if a program listens.
@@ -58,28 +57,40 @@ struct Tour<'a> {
     voice: Voice,
 }
 
+/// What the first chapter draws.
+const PICTURE: &str = "
+    node-1  192.168.174.11             node-2  192.168.174.12
+   ┌──────────────────────┐           ┌──────────────────────┐
+   │ pod 10.244.1.2       │           │ pod 10.244.2.2       │
+   │  └─ cni0             │           │  └─ cni0             │
+   │      └─ flannel.1 ═══╪═══ UDP ═══╪═════ flannel.1       │   … node-3, …
+   │           └─ eth0 ───┼───────────┼──── eth0             │
+   └──────────────────────┘           └──────────────────────┘
+";
+
 impl Tour<'_> {
     fn go(&mut self) -> Result<(), Trouble> {
         self.build()?;
         self.show()?;
+        self.voice.say("\n3. Everybody pings every pod\n");
         self.ping()?;
         self.wounds()?;
-        self.lives()?;
+        self.joins()?;
+        self.returns()?;
+        self.leaves()?;
         self.alone()?;
+        self.voice.say("\n7. And once more, everybody pings every pod\n");
         self.ping()
-    }
-
-    fn families(&self) -> Vec<Family> {
-        self.stage.underlay.addressing().families().collect()
     }
 
     fn build(&mut self) -> Result<(), Trouble> {
         let last = self.options.nodes;
-        self.voice.say(&format!(
-            "\n1. {last} machines on one wire\n\
-             \n   Each is a network namespace with an address on 192.168.174.0/24, and has one pod.\n   \
-             A Kubernetes API server in memory holds their Node objects. On each runs `weft run`, as in production.\n"
-        ));
+        self.voice.say(&format!("1. {last} machines on one wire\n{PICTURE}"));
+        self.voice.say(
+            "   Each machine is a network namespace. The cluster is an API server in memory with a Node object for\n   \
+             each. On each machine runs `weft run`, as in production; whatever is between flannel.1 and flannel.1\n   \
+             is its work.\n",
+        );
         let begun = Instant::now();
         for number in 1..=last {
             self.stage.add_machine(number)?;
@@ -88,46 +99,36 @@ impl Tour<'_> {
         }
         self.stage.settle()?;
         self.outcome.built = begun.elapsed();
+        let addressing = self.stage.underlay.addressing();
         for number in 1..=last {
-            let addressing = self.stage.underlay.addressing();
-            let texts = |list: Vec<(std::net::IpAddr, u8)>, bare: bool| {
-                let text = |(ip, len)| if bare { format!("{ip}") } else { format!("{ip}/{len}") };
-                list.into_iter().map(text).collect::<Vec<_>>().join(" ")
-            };
-            self.voice.say(&format!(
-                "   {}  at {}  pod CIDR {}  pod {}",
-                name(number),
-                texts(addressing.machine(number), true),
-                texts(addressing.pod_cidrs(number), false),
-                texts(addressing.inside(number, 2), true),
-            ));
+            let at = join(&addressing.machine(number), |(ip, _)| ip.to_string());
+            let cidrs = join(&addressing.pod_cidrs(number), |(ip, len)| format!("{ip}/{len}"));
+            self.voice.say(&format!("   {:8}  at {at}, its pods in {cidrs}", name(number)));
         }
-        self.voice.say(&format!("\n   Built, and every table right, in {}.", time(self.outcome.built)));
+        self.voice.say(&format!("\n   From nothing to every table right: {}.", time(self.outcome.built)));
         Ok(())
     }
 
-    /// The first machine's tables, with what each row is for.
+    /// What node-2 has announced, and what node-1 has made of it, with what each row is for.
     fn show(&mut self) -> Result<(), Trouble> {
-        self.voice.say("\n2. What the agents made\n\n   node-2 has announced itself in the annotations of its Node:\n");
-        let annotations = self.stage.server.node("node-2").map(|node| node["metadata"]["annotations"].clone());
-        for (key, value) in annotations.iter().filter_map(|all| all.as_object()).flatten() {
+        self.voice.say("\n2. What the agents did\n\n   node-2 has announced itself, in the annotations of its Node:\n");
+        let node = self.stage.server.node(&name(2)).unwrap_or_default();
+        for (key, value) in node["metadata"]["annotations"].as_object().into_iter().flatten() {
             self.voice.say(&format!("     {key}: {}", value.as_str().unwrap_or_default()));
         }
+        self.voice.say("\n   node-1 has made its device, and for node-2 three rows that lead a packet there:\n");
         let sight = self.stage.look(1)?;
         for family in self.families() {
-            self.voice
-                .say(&format!("\n   node-1 has made a device from its own annotations, and three rows for node-2:\n"));
             let device = sight.host.links.iter().find(|link| Some(&link.name) == self.stage.device(family));
             if let Some(link) = device {
                 let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
                 self.voice.say(&format!("     device     {} address {mac} mtu {}", link.name, link.mtu));
             }
-            let node = self.stage.server.node("node-2").unwrap_or_default();
             for row in rows::peer(&node, family).into_iter().flatten().filter(|row| sight.rows.contains(row)) {
                 let why = match row {
-                    Row::Route(..) => "packets for its pods go to its end of the tunnel,",
+                    Row::Route(..) => "its pods are behind its end of the tunnel,",
                     Row::Neighbour(..) => "that end has this MAC,",
-                    Row::Fdb(..) => "and frames for this MAC are sent to this machine, in UDP.",
+                    Row::Fdb(..) => "and this MAC is at this machine: send it there, in UDP.",
                 };
                 self.voice.say(&format!("     {:62}  {why}", row.to_string()));
             }
@@ -137,17 +138,17 @@ impl Tour<'_> {
 
     fn ping(&mut self) -> Result<(), Trouble> {
         let count = self.stage.ping_all()?;
-        if self.outcome.pings == 0 {
-            self.voice.say("\n3. Everybody pings every pod\n");
-        }
         self.outcome.pings += count;
-        self.voice.say(&format!("   {count} of {count} pings answered: every pod, from every pod and every machine."));
+        self.voice
+            .say(&format!("   {count} of {count} pings were answered, from every pod and every machine to every pod."));
         Ok(())
     }
 
     fn wounds(&mut self) -> Result<(), Trouble> {
-        self.voice
-            .say("\n4. Somebody breaks it, on node-1, while node-1's pod pings node-2's a thousand times a second\n");
+        self.voice.say(
+            "\n4. Somebody breaks node-1, while its pod pings node-2's pod a thousand times a second\n\n   \
+             No one tells the agent; it hears the kernel. Pings to node-3 must not notice what is node-2's.\n",
+        );
         for family in self.families() {
             for wound in Wound::ALL {
                 let scene = breakage::inflict(self.stage, family, wound, self.options.nodes > 2)?;
@@ -157,41 +158,42 @@ impl Tour<'_> {
         Ok(())
     }
 
-    fn tell(&mut self, scene: super::outcome::Scene) {
-        let Tally { sent, lost, .. } = scene.through;
-        self.voice.say(&format!("   {}", scene.what));
-        self.voice.say(&format!("      healed in {}, {lost} of {sent} pings lost", time(scene.healed)));
-        self.outcome.scenes.push(scene);
-    }
-
-    /// Joining, re-installing, leaving.
-    fn lives(&mut self) -> Result<(), Trouble> {
-        let new = self.options.nodes + 1;
-        let with = |through| Traffic { through, beside: None, v6: false };
+    /// A new node.
+    fn joins(&mut self) -> Result<(), Trouble> {
+        let new = self.guest();
         self.voice.say("\n5. Nodes come and go\n");
-
         self.stage.add_machine(new)?;
         self.stage.add_node(new);
         let what = format!("{} joins: its agent starts", name(new));
-        let scene = heal::measure(self.stage, what, with((1, new)), None, |stage| stage.start_agent(new))?;
+        let scene = heal::measure(self.stage, &what, Traffic::between(1, new), None, |stage| stage.start_agent(new))?;
         self.tell(scene);
+        Ok(())
+    }
 
-        let before = self.mac(2);
-        let what = "node-2 is installed anew: new Node, new MAC, its agent starts".to_owned();
+    /// A known node that is installed anew: nothing of it is left but its name and its pod CIDR.
+    fn returns(&mut self) -> Result<(), Trouble> {
+        let announced = |stage: &Stage| rows::peer(&stage.server.node(&name(2))?, Family::V4);
+        let before = announced(self.stage);
         self.stage.stop_agent(2)?;
         breakage::wipe(self.stage, 2)?;
-        self.stage.server.delete_node("node-2");
+        self.stage.server.delete_node(&name(2));
         self.stage.add_node(2);
         self.stage.settle()?;
-        let scene = heal::measure(self.stage, what, with((1, 2)), None, |stage| stage.start_agent(2))?;
-        if self.mac(2) == before {
-            return Err(Trouble::Unproven("node-2 was installed anew but has its old MAC".to_owned()));
+        let what = format!("{} is installed anew, with another MAC: its agent starts", name(2));
+        let scene = heal::measure(self.stage, &what, Traffic::between(1, 2), None, |stage| stage.start_agent(2))?;
+        if announced(self.stage) == before {
+            return Err(Trouble::Unproven("node-2 was installed anew but announces its old MAC".to_owned()));
         }
         self.tell(scene);
+        Ok(())
+    }
 
+    /// A node that goes for good.
+    fn leaves(&mut self) -> Result<(), Trouble> {
+        let new = self.guest();
         let what = format!("{} leaves: its Node is deleted", name(new));
         self.stage.stop_agent(new)?;
-        let scene = heal::measure(self.stage, what, with((1, 2)), None, |stage| {
+        let scene = heal::measure(self.stage, &what, Traffic::between(1, 2), None, |stage| {
             stage.server.delete_node(&name(new));
             Ok(())
         })?;
@@ -203,18 +205,34 @@ impl Tour<'_> {
         Ok(())
     }
 
-    fn mac(&self, number: u8) -> Option<[Row; 3]> {
-        rows::peer(&self.stage.server.node(&name(number))?, Family::V4)
-    }
-
     /// Healing needs no API server.
     fn alone(&mut self) -> Result<(), Trouble> {
         self.voice.say("\n6. The API server goes away; the tables stay, and are still looked after\n");
         self.stage.stop_server();
         let mut scene = breakage::inflict(self.stage, Family::V4, Wound::Route, self.options.nodes > 2)?;
         self.stage.resume_server()?;
-        scene.what += ", without API server";
+        scene.what += ", no API server";
         self.tell(scene);
         Ok(())
     }
+
+    fn tell(&mut self, scene: Scene) {
+        let did = scene.command.as_ref().map_or_else(|| scene.what.clone(), |command| format!("# {command}"));
+        let (lost, sent) = (scene.through.lost, scene.through.sent);
+        self.voice.say(&format!("   {did}\n      right after {}; {lost} of {sent} pings lost", time(scene.healed)));
+        self.outcome.scenes.push(scene);
+    }
+
+    /// The node that joins and leaves.
+    const fn guest(&self) -> u8 {
+        self.options.nodes + 1
+    }
+
+    fn families(&self) -> Vec<Family> {
+        self.stage.underlay.addressing().families().collect()
+    }
+}
+
+fn join(all: &[Prefixed], text: impl Fn(&Prefixed) -> String) -> String {
+    all.iter().map(text).collect::<Vec<_>>().join(" and ")
 }

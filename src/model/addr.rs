@@ -247,6 +247,7 @@ impl Subnet {
     }
 
     /// The prefix length in bits.
+    #[expect(clippy::len_without_is_empty, reason = "a prefix is no container")]
     pub fn len(self) -> u8 {
         self.0.prefix()
     }

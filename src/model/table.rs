@@ -144,6 +144,9 @@ impl Entry {
 pub struct Tables {
     /// Routes of the main table over the device, the kernel's own (`proto kernel`) left out.
     pub routes: BTreeMap<RouteKey, Route>,
+    /// Further IPv4 routes under a key of `routes`, which `ip route append` and `prepend` can make, in
+    /// the kernel's order: the one in `routes` comes first and is in use. Nothing wanted is among them.
+    pub surplus: Vec<(RouteKey, Route)>,
     /// Permanent neighbours on the device.
     pub neighbours: BTreeMap<IpAddr, Neighbour>,
     /// Static FDB entries of the device.

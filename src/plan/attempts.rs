@@ -3,7 +3,7 @@
 //!
 //! Times are durations since the agent started; the caller has the clock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::model::addr::IfName;
@@ -87,15 +87,26 @@ impl Attempts {
         record.problem = problem;
     }
 
-    /// Takes note of a success; `drift` if it undid what somebody else had done.
+    /// Takes note that the kernel said it had done this, a moment ago, and has not: a failure, unless it
+    /// has to wait already.
+    pub fn doubted(&mut self, op: &Op, now: Duration) {
+        if self.put_off(op, now).is_none() {
+            self.failed(op, "the kernel acknowledged it but does not have it so".to_owned(), now);
+        }
+    }
+
+    /// Takes note of a success; `drift` if it undid what somebody else had done. The failures before it
+    /// count until a look shows that it is one ([`Attempts::looked`]).
     pub fn succeeded(&mut self, op: &Op, drift: bool, now: Duration) {
         let key = key(op);
         if !drift {
-            self.records.remove(&key);
+            match self.records.get_mut(&key) {
+                Some(record) if record.failures > 0 => record.not_before = now,
+                _ => drop(self.records.remove(&key)),
+            }
             return;
         }
         let record = self.records.entry(key).or_default();
-        record.failures = 0;
         record.pay_off(now);
         record.debt += PRICE;
         record.repairs = record.repairs.saturating_add(1);
@@ -104,7 +115,25 @@ impl Attempts {
             // A truce that we keep alone pays nothing off.
             record.last = record.not_before;
             record.truces = record.truces.saturating_add(1);
-            record.problem = "something else keeps changing it".to_owned();
+            "something else keeps changing it".clone_into(&mut record.problem);
+        }
+    }
+
+    /// After a look: what nothing is left to do about has not failed, whether it is right now or nobody
+    /// wants it any more. `left` is all that is to be done about the rows or the `settings` of a device.
+    pub fn looked(&mut self, device: &IfName, settings: bool, left: &[Op]) {
+        if !self.records.values().any(|record| record.failures > 0) {
+            return;
+        }
+        let left: HashSet<_> = left.iter().map(key).collect();
+        for (key, record) in &mut self.records {
+            let about = key.0 == *device && matches!(key.1, Subject::Link(_)) == settings;
+            if about && record.failures > 0 && !left.contains(key) {
+                record.failures = 0;
+                if record.truces == 0 {
+                    record.not_before = Duration::ZERO;
+                }
+            }
         }
     }
 
@@ -164,13 +193,30 @@ mod tests {
         for _ in 0..12 {
             attempts.failed(&up(), "no".into(), now);
             let until = attempts.put_off(&up(), now).expect("put off").until;
-            waits.push((until - now).as_millis());
+            waits.push(until.saturating_sub(now).as_millis());
             now = until;
             assert!(attempts.put_off(&up(), now).is_none());
         }
         assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000]);
         attempts.succeeded(&up(), false, now);
+        assert!(attempts.put_off(&up(), now).is_none());
+        assert!(attempts.has_failed(&up()), "an acknowledgement is no proof");
+        attempts.looked(up().device(), true, &[]);
         assert!(!attempts.has_failed(&up()));
+        attempts.forgive(now);
+        assert!(attempts.records.is_empty());
+    }
+
+    #[test]
+    fn what_is_right_by_itself_is_not_waited_for_when_it_breaks_again() {
+        let mut attempts = Attempts::default();
+        (0..12).for_each(|_| attempts.failed(&up(), "no".into(), Duration::ZERO));
+        attempts.looked(up().device(), false, &[]);
+        assert!(attempts.put_off(&up(), Duration::ZERO).is_some(), "that look was at the rows");
+        attempts.looked(up().device(), true, &[up()]);
+        assert!(attempts.put_off(&up(), Duration::ZERO).is_some(), "it is still to be done");
+        attempts.looked(up().device(), true, &[]);
+        assert_eq!(attempts.put_off(&up(), Duration::ZERO), None);
     }
 
     #[test]

@@ -80,6 +80,7 @@ fn tables(peers: &BTreeMap<Subnet, (NodeName, Peer)>) -> Tables {
         routes: peers().map(|peer| (route_key(peer.subnet), Route::through(peer.subnet.base()))).collect(),
         neighbours: peers().map(|peer| (peer.subnet.base(), Neighbour { mac: peer.mac })).collect(),
         fdb: peers().map(|peer| (FdbKey::new(peer.mac, peer.public_ip), Fdb::to(peer.public_ip))).collect(),
+        ..Tables::default()
     }
 }
 

@@ -20,7 +20,7 @@ pub fn to_flannel(seen: &Tables) -> Wanted {
             routes.insert(*key, *route);
         }
     }
-    let tables = Tables { routes, neighbours: seen.neighbours.clone(), fdb: seen.fdb.clone() };
+    let tables = Tables { routes, neighbours: seen.neighbours.clone(), fdb: seen.fdb.clone(), ..Tables::default() };
     Wanted { tables, ..Wanted::default() }
 }
 

@@ -10,14 +10,15 @@ use std::net::IpAddr;
 
 use super::desired::Wanted;
 use super::ownership::is_ours;
-use crate::model::addr::Mac;
-use crate::model::host::ForeignRoute;
+use crate::model::addr::{Family, IfIndex, Mac};
+use crate::model::host::Host;
 use crate::model::op::{Dev, Op};
 use crate::model::table::{Entry, FdbKey, Kind, PROTOCOL_WEFT, Route, RouteKey, Tables};
 
 /// What is left to do on one device, and what the kernel is believed to hold meanwhile.
 #[derive(Debug)]
 pub struct Program<'a> {
+    dev: Dev,
     wanted: &'a Wanted,
     believed: Tables,
     pending: Vec<Op>,
@@ -26,35 +27,46 @@ pub struct Program<'a> {
 
 impl<'a> Program<'a> {
     /// Compares what is wanted with what was seen on the device.
-    pub fn new(dev: &Dev, wanted: &'a Wanted, seen: Tables) -> Self {
+    pub fn new(dev: &Dev, wanted: &'a Wanted, mut seen: Tables) -> Self {
+        prefer_wanted(&mut seen, &wanted.tables);
         let mut pending = Vec::new();
         for entry in wanted.tables.entries() {
             let there = seen.at(&entry);
             if there != Some(entry) {
-                pending.push(Op::Set { dev: dev.clone(), entry, replace: there.is_some() });
+                let replace = there.is_some_and(|there| is_ours(&there, wanted));
+                pending.push(Op::Set { dev: dev.clone(), entry, replace });
             }
         }
         let held = Held::new(wanted, &seen);
-        for entry in seen.entries() {
-            let stays = wanted.tables.at(&entry).is_some() || held.holds(&entry, wanted);
-            if !stays && is_ours(&entry, wanted) {
+        let unwanted = seen.entries().filter(|entry| wanted.tables.at(entry).is_none());
+        for entry in unwanted.chain(surplus(&seen)) {
+            if !held.holds(&entry, wanted) && is_ours(&entry, wanted) {
                 pending.push(Op::Del { dev: dev.clone(), entry });
             }
         }
         let uses = Uses::count(&seen, wanted);
-        Self { wanted, believed: seen, pending, uses }
+        Self { dev: dev.clone(), wanted, believed: seen, pending, uses }
     }
 
     /// A route of our own number on another device holds its key against us: it was made for this
-    /// device before that one was renamed, or for the device of another VNI. It is replaced.
-    pub fn take_over(&mut self, elsewhere: &[ForeignRoute]) {
-        let ours = elsewhere.iter().filter(|route| route.protocol == PROTOCOL_WEFT);
-        let ours: BTreeSet<RouteKey> = ours.map(|route| RouteKey { dst: route.dst, metric: route.metric }).collect();
+    /// device before that one was renamed, or for the device of another VNI. IPv4 replaces it. IPv6
+    /// takes no gateway that it would reach through another device, so there it has to go first.
+    pub fn take_over(&mut self, host: &Host) {
+        let ours = host.foreign.iter().filter(|route| route.protocol == PROTOCOL_WEFT);
+        let ours = ours.filter_map(|route| Some((RouteKey { dst: route.dst, metric: route.metric }, route.oif?)));
+        let ours: HashMap<RouteKey, IfIndex> = ours.collect();
+        let mut first = Vec::new();
         for op in &mut self.pending {
-            if let Op::Set { entry: Entry::Route(key, _), replace, .. } = op {
-                *replace |= ours.contains(key);
+            let Op::Set { entry: Entry::Route(key, _), replace, .. } = op else { continue };
+            let Some(link) = ours.get(key).and_then(|index| host.link_at(*index)) else { continue };
+            *replace = true;
+            if key.dst.family() == Family::V6 {
+                let any_gateway = Route { via: None, onlink: false, protocol: PROTOCOL_WEFT, plain: true };
+                let dev = Dev { index: link.index, name: link.name.clone() };
+                first.push(Op::Del { dev, entry: Entry::Route(*key, any_gateway) });
             }
         }
+        self.pending.splice(..0, first);
     }
 
     /// Whether nothing is left.
@@ -94,7 +106,10 @@ impl<'a> Program<'a> {
             }
             Op::Del { entry, .. } => {
                 self.uses.remove(entry, self.wanted);
-                self.believed.remove(entry);
+                // Another route may stand under its key.
+                if self.believed.at(entry) == Some(*entry) {
+                    self.believed.remove(entry);
+                }
             }
             Op::Link(_) => {}
         }
@@ -103,6 +118,10 @@ impl<'a> Program<'a> {
     fn is_allowed(&self, op: &Op) -> bool {
         match op {
             Op::Set { entry, .. } => self.stands(entry),
+            Op::Del { dev, entry: Entry::Route(key, _) } if *dev != self.dev => {
+                let instead = self.wanted.tables.routes.get(key);
+                instead.is_none_or(|route| self.stands(&Entry::Route(*key, *route)))
+            }
             Op::Del { entry, .. } => self.is_free(entry),
             Op::Link(_) => true,
         }
@@ -111,12 +130,11 @@ impl<'a> Program<'a> {
     /// Whether everything that the entry leads to is in its final place.
     fn stands(&self, entry: &Entry) -> bool {
         match entry {
-            Entry::Fdb(..) => true,
+            Entry::Fdb(..) | Entry::Route(_, Route { via: None, .. }) => true,
             Entry::Neighbour(_, neighbour) => {
                 let key = FdbKey { mac: neighbour.mac, remote: None };
                 self.believed.fdb.get(&key) == self.wanted.tables.fdb.get(&key)
             }
-            Entry::Route(_, Route { via: None, .. }) => true,
             Entry::Route(_, Route { via: Some(via), .. }) => {
                 let neighbour = self.wanted.tables.neighbours.get(via);
                 self.believed.neighbours.get(via) == neighbour
@@ -164,6 +182,24 @@ impl<'a> Program<'a> {
     }
 }
 
+/// Of several routes under one key, the one that is wanted counts as its row: the others are too many.
+/// It need not be put in again, which the kernel would refuse, wherever it stands among them
+/// (`a_route_put_before_ours_under_the_same_key_goes`).
+fn prefer_wanted(seen: &mut Tables, wanted: &Tables) {
+    let Tables { routes, surplus, .. } = seen;
+    for (key, other) in surplus {
+        if let Some(row) = routes.get_mut(key)
+            && wanted.routes.get(key) == Some(other)
+        {
+            std::mem::swap(row, other);
+        }
+    }
+}
+
+fn surplus(seen: &Tables) -> impl Iterator<Item = Entry> + '_ {
+    seen.surplus.iter().map(|(key, route)| Entry::Route(*key, *route))
+}
+
 /// Rows for the pod CIDRs of nodes that cannot be used now: they stay as they are, each neighbour with
 /// the FDB entry that it points at.
 #[derive(Debug)]
@@ -199,7 +235,7 @@ struct Uses {
 impl Uses {
     fn count(seen: &Tables, wanted: &Wanted) -> Self {
         let mut uses = Self::default();
-        seen.entries().for_each(|entry| uses.add(&entry, wanted));
+        seen.entries().chain(surplus(seen)).for_each(|entry| uses.add(&entry, wanted));
         uses
     }
 

@@ -21,14 +21,16 @@ pub struct Shadow {
 /// Every foreign route that the kernel prefers to a peer's.
 pub fn shadows(wanted: &Wanted, seen: &Tables, host: &Host, device: &IfName) -> Vec<Shadow> {
     let on_ours = seen.routes.iter().filter(|(key, route)| !is_ours(&Entry::Route(**key, **route), wanted));
-    let on_ours = on_ours.map(|(key, route)| (*key, route.protocol, device.to_string()));
+    // The first under its key, so that at the same metric it wins too.
+    let on_ours = on_ours.map(|(key, route)| (*key, route.protocol, device.to_string(), true));
     let elsewhere = host.foreign.iter().filter(|route| route.protocol != PROTOCOL_KERNEL).map(|route| {
         let oif = route.oif.and_then(|index| host.link_at(index)).map_or("?", |link| link.name.as_str());
-        (RouteKey { dst: route.dst, metric: route.metric }, route.protocol, oif.to_owned())
+        (RouteKey { dst: route.dst, metric: route.metric }, route.protocol, oif.to_owned(), false)
     });
-    let shadow = |(key, protocol, oif): (RouteKey, u8, String)| {
+    let shadow = |(key, protocol, oif, first): (RouteKey, u8, String, bool)| {
         let (subnet, (name, _)) = holder(&wanted.peers, key.dst)?;
-        let wins = key.dst.len() > subnet.len() || key.metric < peer_metric(*subnet);
+        let ours = peer_metric(*subnet);
+        let wins = key.dst.len() > subnet.len() || key.metric < ours || (first && key.metric == ours);
         wins.then(|| Shadow {
             peer: name.clone(),
             problem: format!(

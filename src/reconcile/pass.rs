@@ -155,6 +155,7 @@ impl Pass<'_> {
         let recreate = *self.memory.recreate.get(spec.family);
         let ops = match compare(spec, host, recreate) {
             DeviceState::Ready(dev) => {
+                self.memory.attempts.looked(&spec.name, true, &[]);
                 report.ready = true;
                 return Ok(dev);
             }
@@ -164,8 +165,13 @@ impl Pass<'_> {
             }
             DeviceState::Needs(ops) => ops,
         };
+        let ops: Vec<Op> = ops.into_iter().map(Op::Link).collect();
+        self.memory.attempts.looked(&spec.name, true, &ops);
         let mut batch = Vec::new();
-        for op in ops.into_iter().map(Op::Link) {
+        for op in ops {
+            if self.report.changes.iter().any(|change| change.ack == Ack::Done && change.op == op) {
+                self.memory.attempts.doubted(&op, self.now);
+            }
             match self.memory.attempts.put_off(&op, self.now) {
                 Some(put_off) => report.pending.push(pending(op, None, &put_off)),
                 None => batch.push(op),

@@ -24,7 +24,8 @@ impl Pass<'_> {
         let Some(family) = report.device.as_ref().map(|device| device.family) else { return false };
         let Some(seen) = host.tables.get(family) else { return false };
         let mut program = Program::new(dev, wanted, seen.clone());
-        program.take_over(&host.foreign);
+        program.take_over(host);
+        self.memory.attempts.looked(&dev.name, false, program.pending());
         report.wanted = count(&wanted.tables);
         report.present = present(&wanted.tables, program.pending());
         if program.is_done() {
@@ -76,20 +77,12 @@ impl Pass<'_> {
         // What was on the device before it was changed may have gone with the change.
         let since = self.report.changes.iter().rev().filter(|change| change.family == causes.family);
         let since = since.take_while(|change| !matches!(change.op, Op::Link(_)));
-        let told: HashSet<&Entry> = since
-            .filter_map(|change| match (&change.op, &change.ack) {
-                (Op::Set { entry, .. }, Ack::Done) => Some(entry),
-                _ => None,
-            })
-            .collect();
+        let told: HashSet<_> = since.filter(|change| change.ack == Ack::Done).filter_map(|it| row(&it.op)).collect();
         let attempts = &mut self.memory.attempts;
         let now = self.now;
         let off = program.put_off(|op| {
-            if let Op::Set { entry, .. } = op
-                && told.contains(entry)
-                && attempts.put_off(op, now).is_none()
-            {
-                attempts.failed(op, "the kernel acknowledged it but does not have it".to_owned(), now);
+            if row(op).is_some_and(|row| told.contains(&row)) {
+                attempts.doubted(op, now);
             }
             attempts.put_off(op, now).is_some()
         });
@@ -157,6 +150,11 @@ impl Causes<'_> {
         };
         Pending { op: op.clone(), peer: self.peer(op).cloned(), problem: problem.to_owned(), label: "waiting" }
     }
+}
+
+/// What a change to a table does, whichever device number it names and whatever it replaces.
+fn row(op: &Op) -> Option<(bool, Entry)> {
+    op.entry().map(|entry| (matches!(op, Op::Set { .. }), *entry))
 }
 
 fn count(tables: &Tables) -> ByKind {

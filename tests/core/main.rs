@@ -3,10 +3,14 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod cluster;
+mod conflicts;
 mod fake;
 mod isolation;
+mod keeping;
 mod layering;
 mod meddling;
+mod ours;
+mod patience;
 mod properties;
 mod reference;
 mod world;

@@ -15,6 +15,8 @@ pub(crate) enum Meddle {
     NeighbourGone(u8),
     FdbGone(u8),
     RouteElsewhere(u8),
+    RouteAppended(u8),
+    RoutePrepended(u8),
     NeighbourElsewhere(u8),
     FdbElsewhere(u8),
     StaleRoute(u8),
@@ -50,6 +52,8 @@ pub(crate) fn any_meddle(peers: u8) -> impl Strategy<Value = (Family, Meddle)> {
         n().prop_map(Meddle::NeighbourGone),
         n().prop_map(Meddle::FdbGone),
         n().prop_map(Meddle::RouteElsewhere),
+        n().prop_map(Meddle::RouteAppended),
+        n().prop_map(Meddle::RoutePrepended),
         n().prop_map(Meddle::NeighbourElsewhere),
         n().prop_map(Meddle::FdbElsewhere),
         n().prop_map(Meddle::StaleRoute),
@@ -104,8 +108,17 @@ impl Meddle {
                 net.del_routes(|held, it| it.oif == Some(index) && held == key);
                 net.put_route(key, Some(index), Route::through(pod_cidr(family, 99).base()));
             }
+            Self::RouteAppended(n) => {
+                net.put_route(route_of(n).0, Some(index), Route::through(pod_cidr(family, 97).base()));
+            }
+            Self::RoutePrepended(n) => {
+                let (key, route) = route_of(n);
+                net.del_routes(|held, it| it.oif == Some(index) && held == key);
+                net.put_route(key, Some(index), Route::through(pod_cidr(family, 96).base()));
+                net.put_route(key, Some(index), route);
+            }
             Self::NeighbourElsewhere(n) => {
-                net.put_neighbour(index, pod_cidr(family, n).base(), Mac([2, 9, 9, 9, 9, n]))
+                net.put_neighbour(index, pod_cidr(family, n).base(), Mac([2, 9, 9, 9, 9, n]));
             }
             Self::FdbElsewhere(n) => net.put_fdb(index, vtep_mac(family, n), Fdb::to(public_ip(family, 99))),
             Self::StaleRoute(n) => {

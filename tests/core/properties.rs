@@ -37,7 +37,7 @@ fn lived(nodes: &[NodeRecord], meddles: &[(Family, Meddle)]) -> World {
 }
 
 proptest! {
-    #![proptest_config(cases(64))]
+    #![proptest_config(cases(40))]
 
     /// Whatever the kernel looks like and whatever the cluster says, the tables become right, and then
     /// there is nothing more to do.
@@ -192,7 +192,7 @@ fn live(world: &mut World, step: Step) {
 }
 
 proptest! {
-    #![proptest_config(cases(64))]
+    #![proptest_config(cases(40))]
 
     /// The end depends on the cluster at the end alone: not on the order of events, how they were
     /// batched, relists, restarts, when passes ran, or what was disturbed on the way.

@@ -199,13 +199,12 @@ impl World {
     /// One pass, 10 ms after the one before.
     pub(crate) fn pass(&mut self) -> Report {
         self.now += Duration::from_millis(10);
-        {
-            let mut watch = lock(&self.watch);
-            watch.last = Some(self.kernel.net.clone());
-            watch.wanted = ByFamily::from_fn(|family| self.wanted(family));
-        }
+        lock(&self.watch).begin(&self.kernel.net, ByFamily::from_fn(|family| self.wanted(family)));
         let input = Input { settings: &self.settings, snapshot: &self.snapshot };
         let report = pass(&mut self.kernel, &input, &mut self.memory, self.now);
+        if !lock(&self.watch).off {
+            self.assert_honest(&report);
+        }
         if report.wants_list {
             self.snapshot.lists += 1;
         }
@@ -213,6 +212,21 @@ impl World {
             self.restart();
         }
         report
+    }
+
+    /// A report says what is.
+    fn assert_honest(&self, report: &Report) {
+        if report.verdict == Verdict::Converged {
+            self.assert_right();
+        }
+        for (family, said) in report.families.iter() {
+            let Some(said) = said.as_ref().filter(|said| said.ready && report.verdict == Verdict::Converged) else {
+                continue;
+            };
+            let peers = self.wanted(family).len();
+            let all = weft::reconcile::report::ByKind { fdb: peers, neighbour: peers, route: peers };
+            assert_eq!((said.wanted, said.present), (all, all), "{family}");
+        }
     }
 
     /// Faults stop; after a bounded number of passes there is nothing left to do. The last report.
@@ -272,7 +286,9 @@ impl World {
             for row in expected.entries() {
                 assert_eq!(tables.at(&row), Some(row), "{family}: missing or wrong");
             }
+            let too_many = tables.surplus.iter().find(|(key, route)| is_ours(key, route, &peers));
             let held = reference::held(&self.snapshot, family);
+            assert!(too_many.is_none_or(|(key, _)| held.contains(&key.dst)), "{family}: {too_many:?} should be gone");
             let at_base = |ip: IpAddr| held.iter().any(|subnet| subnet.base() == ip);
             for row in tables.entries().filter(|row| expected.at(row).is_none()) {
                 let kept = match row {
@@ -301,26 +317,45 @@ pub(crate) fn lock(watch: &Mutex<Watch>) -> std::sync::MutexGuard<'_, Watch> {
 #[derive(Default)]
 pub(crate) struct Watch {
     pub(crate) off: bool,
-    last: Option<Net>,
+    last: Option<Seen>,
     wanted: ByFamily<Vec<Peer>>,
 }
 
+/// A state, with the tables of both devices.
+struct Seen {
+    net: Net,
+    tables: ByFamily<Option<Tables>>,
+}
+
+fn tables_in(net: &Net, family: Family) -> Option<Tables> {
+    net.index(&device(family)).and_then(|index| net.tables(index, family))
+}
+
 impl Watch {
-    fn after(&mut self, net: &Net, tried: &Tried) {
-        if !self.off {
-            if let Some(last) = &self.last {
-                self.compare(last, net, tried);
-            }
-            supported(net, tried);
-        }
-        self.last = Some(net.clone());
+    fn begin(&mut self, net: &Net, wanted: ByFamily<Vec<Peer>>) {
+        self.wanted = wanted;
+        self.last =
+            (!self.off).then(|| Seen { net: net.clone(), tables: ByFamily::from_fn(|family| tables_in(net, family)) });
     }
 
-    fn compare(&self, before: &Net, after: &Net, tried: &Tried) {
-        assert!(same_foreign(before, after), "{}: touched what is not ours", tried.op);
-        let Some(family) = tried.op.entry().map(family_of) else { return };
-        let tables = |net: &Net| net.index(&device(family)).and_then(|index| net.tables(index, family));
-        let (Some(before), Some(after)) = (tables(before), tables(after)) else { return };
+    fn after(&mut self, net: &Net, tried: &Tried) {
+        let Some(last) = self.last.take().filter(|_| !self.off) else { return };
+        assert!(same_foreign(&last.net, net), "{}: touched what is not ours", tried.op);
+        let mut tables = last.tables;
+        match tried.op.entry().map(family_of) {
+            None => tables = ByFamily::from_fn(|family| tables_in(net, family)),
+            Some(family) => {
+                let before = std::mem::replace(tables.get_mut(family), tables_in(net, family));
+                if let (Some(before), Some(after)) = (&before, tables.get(family)) {
+                    self.compare(before, after, family, tried);
+                    supported(after, tried);
+                }
+            }
+        }
+        self.last = Some(Seen { net: net.clone(), tables });
+    }
+
+    fn compare(&self, before: &Tables, after: &Tables, family: Family, tried: &Tried) {
         let peers = self.wanted.get(family);
         for (key, route) in &before.routes {
             let untouched = after.routes.get(key) == Some(route) || is_ours(key, route, peers);
@@ -328,9 +363,9 @@ impl Watch {
         }
         for peer in peers {
             let right = |tables: &Tables| rows(peer).iter().all(|row| tables.at(row) == Some(*row));
-            assert!(!right(&before) || right(&after), "{}: broke {peer:?}, which was right", tried.op);
+            assert!(!right(before) || right(after), "{}: broke {peer:?}, which was right", tried.op);
             let reached = |tables: &Tables| reaches(tables, peer.subnet);
-            assert!(!reached(&before) || reached(&after), "{}: cut {} off", tried.op, peer.subnet);
+            assert!(!reached(before) || reached(after), "{}: cut {} off", tried.op, peer.subnet);
         }
     }
 }
@@ -369,14 +404,12 @@ fn leads_somewhere(tables: &Tables, via: IpAddr) -> bool {
 }
 
 /// No route appears that leads nowhere, and nothing goes that a route of ours leads to.
-fn supported(net: &Net, tried: &Tried) {
+fn supported(tables: &Tables, tried: &Tried) {
     let Some(entry) = tried.op.entry().filter(|_| tried.ack == Ack::Done) else { return };
-    let family = family_of(entry);
-    let Some(tables) = net.index(&device(family)).and_then(|index| net.tables(index, family)) else { return };
     let weft = |route: &Route| route.protocol == PROTOCOL_WEFT;
     match (&tried.op, entry) {
         (Op::Set { .. }, Entry::Route(_, Route { via: Some(via), .. })) => {
-            assert!(leads_somewhere(&tables, *via), "{}: a route that leads nowhere", tried.op);
+            assert!(leads_somewhere(tables, *via), "{}: a route that leads nowhere", tried.op);
         }
         (Op::Set { .. }, Entry::Neighbour(_, neighbour)) => {
             let key = FdbKey { mac: neighbour.mac, remote: None };

@@ -2,6 +2,7 @@
 //! kernel in memory is like it.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod conformance;
 mod engine;
 mod facts;
 #[path = "../support/sandbox.rs"]
@@ -10,5 +11,5 @@ mod sandbox;
 mod support;
 
 fn main() -> std::process::ExitCode {
-    sandbox::main([facts::all(), engine::all()].concat())
+    sandbox::main([facts::all(), engine::all(), conformance::all()].concat())
 }

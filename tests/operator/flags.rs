@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use clap::CommandFactory;
+use weft::config::flags::Argv;
+
 fn fixture(name: &str) -> String {
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/net-conf", name].iter().collect();
     path.display().to_string()
@@ -57,9 +60,9 @@ fn a_mistake_is_refused_with_a_sentence_that_names_it() {
         ),
         (
             run("--kube-annotation-prefix=Flannel"),
-            "error: invalid value 'Flannel' for '--kube-annotation-prefix <PREFIX>': a domain, optionally with '/' and a \
-             name, in lower-case letters, digits, '-' and '_' is expected, such as flannel.alpha.coreos.com or \
-             example.org/overlay",
+            "error: invalid value 'Flannel' for '--kube-annotation-prefix <PREFIX>': annotation prefix \"Flannel\" is not \
+             of the form domain.name or domain.name/text (lower case letters, digits, '.', '-', '_'; the domain with a \
+             dot; at most one slash)",
         ),
         (
             run("--kube-api-url=10.0.0.1"),
@@ -101,6 +104,27 @@ fn a_wrong_file_is_named_with_the_setting() {
         format!("error: {path}: Backend.VNI is 16777216; allowed is a whole number from 0 to 16777215")
     );
     assert_eq!(code, Some(1));
+}
+
+#[test]
+fn every_flag_of_the_agent_is_documented_with_its_default() {
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operating.md")).expect("the document");
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `--")).collect();
+    let cli = Argv::command();
+    let run = cli.find_subcommand("run").expect("a subcommand");
+    let mut flags = 0;
+    for argument in run.get_arguments() {
+        let Some(name) = argument.get_long().filter(|name| *name != "help") else { continue };
+        let row = rows.iter().find(|row| row.contains(&format!("`--{name}`")));
+        let row = row.unwrap_or_else(|| panic!("--{name} is not in docs/operating.md"));
+        for default in argument.get_default_values() {
+            assert!(row.contains(&format!("`{}`", default.to_string_lossy())), "the default of --{name}: {row}");
+        }
+        flags += 1;
+    }
+    let documented: usize = rows.iter().map(|row| row.split('|').nth(1).expect("a cell").matches("`--").count()).sum();
+    assert_eq!(documented, flags, "docs/operating.md has a flag that does not exist");
 }
 
 #[test]

@@ -125,6 +125,7 @@ impl World {
             notices: vec!["SubnetLen has no effect: a node's pod CIDR comes from its Node object".into()],
         };
         View {
+            complaints: Vec::new(),
             identity: Arc::new(identity),
             now: self.now + Duration::from_millis(504),
             report: self.last.clone(),

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -15,6 +17,11 @@ use crate::http;
 
 /// Log lines shown when a test fails.
 const TAIL: usize = 60;
+
+/// The binary: Cargo's, or a copy that a user without rights can reach (`tests/run nobody`).
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("WEFT_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_weft").into(), PathBuf::from)
+}
 
 /// A running agent. Dropping it kills it; so does the end of the test binary.
 pub(crate) struct Agent {
@@ -30,7 +37,7 @@ pub(crate) struct Metrics(BTreeMap<String, f64>);
 impl Agent {
     /// Starts `weft run` with these arguments; it serves HTTP on this address.
     pub(crate) fn start(http: SocketAddr, arguments: &[String]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_weft"))
+        let mut child = Command::new(binary())
             .arg("run")
             .args(arguments)
             .env_clear()
@@ -69,6 +76,8 @@ impl Agent {
     /// Stops it (SIGSTOP) while something happens, so that it sees only the outcome.
     pub(crate) fn paused<T>(&self, body: impl FnOnce() -> T) -> T {
         self.signal(Signal::SIGSTOP);
+        let stopped = waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED)).expect("to wait");
+        assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
         let result = body();
         self.signal(Signal::SIGCONT);
         result

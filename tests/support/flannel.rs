@@ -10,7 +10,7 @@ use crate::world::{DEVICES, UNDERLAY};
 const MTU: u32 = 1450;
 
 /// Makes both devices of node `own`, with the MACs that it announces, their addresses and routes to `peers`.
-pub(crate) fn lay(own: u32, own_macs: &[String; 2], peers: impl Iterator<Item = u32> + Clone) {
+pub(crate) fn lay(own: u32, own_macs: &[String; 2], peers: &(impl Iterator<Item = u32> + Clone)) {
     for family in [0, 1] {
         device(own, own_macs, family);
         rows(family, peers.clone());

@@ -272,6 +272,25 @@ impl Listener {
         Self { socket }
     }
 
+    /// Waits for a notification and for the end of the burst that it belongs to; whether one came. What
+    /// was heard is forgotten.
+    pub(crate) fn wait(&self, time: std::time::Duration) -> bool {
+        let ready = |milliseconds: u16| {
+            let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::from(milliseconds)).expect("poll") > 0
+        };
+        let came = ready(u16::try_from(time.as_millis()).expect("a short time"));
+        let mut buffer = [0; 64];
+        while ready(1) {
+            // An overrun is as good as a notification.
+            while !matches!(
+                recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT),
+                Err(nix::errno::Errno::EAGAIN)
+            ) {}
+        }
+        came
+    }
+
     /// What was heard since the start or the last call.
     ///
     /// # Panics

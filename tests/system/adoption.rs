@@ -21,7 +21,7 @@ fn flannels_state_is_taken_over_without_losing_a_packet() {
     prepare().expect("sysctls");
     let mut world = World::with_peers(PEERS);
     world.api.put_node(cluster::peer(0));
-    flannel::lay(0, &macs(0), 1..=PEERS);
+    flannel::lay(0, &macs(0), &(1..=PEERS));
     let remote = remote();
     let here = Namespace::current().expect("a namespace");
     let streams = pods().map(|pod| {
@@ -59,7 +59,8 @@ fn flannels_state_is_taken_over_without_losing_a_packet() {
         assert!(metrics.sum("weft_changes_total", &[("table", untouched)]) == 0.0);
     }
     // addrgenmode of both devices.
-    assert!(metrics.sum("weft_changes_total", &[("table", "device")]) == 2.0);
+    let devices = metrics.sum("weft_changes_total", &[("table", "device")]);
+    assert!((devices - 2.0).abs() < 0.5, "{devices}");
     drop(remote);
 }
 
@@ -84,7 +85,7 @@ pub(crate) fn remote() -> Namespace {
                  ip address add {v6}/64 dev {UNDERLAY} nodad
                  ip link set {UNDERLAY} up"
             ));
-            flannel::lay(1, &macs(1), std::iter::once(0));
+            flannel::lay(1, &macs(1), &std::iter::once(0));
             underlay("cni0", &[]);
             for (pod, cidr) in pods().iter().zip(pod_cidrs(1)) {
                 sh(&format!("ip address add {pod}/{} dev cni0", cidr.split_once('/').expect("a CIDR").1));

@@ -1,6 +1,7 @@
 //! Whole machines: the lab's parts, the lab itself, and agents in them: what they make, and how they keep it.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may")]
+#![expect(clippy::print_stdout, reason = "what was measured")]
 
 mod adoption;
 #[path = "../support/agent.rs"]
@@ -13,14 +14,17 @@ mod cluster;
 #[path = "../support/flannel.rs"]
 mod flannel;
 mod garbage;
+mod heal;
 #[path = "../support/http.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod http;
+mod lab;
 mod life;
 mod own_node;
 #[path = "../support/picture.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod picture;
+mod plan;
 mod restart;
 #[path = "../support/sandbox.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
@@ -34,18 +38,18 @@ mod topology;
 mod world;
 
 fn main() -> std::process::ExitCode {
-    sandbox::contained(
-        [
-            topology::all(),
-            shape::all(),
-            adoption::all(),
-            life::all(),
-            garbage::all(),
-            restart::all(),
-            api_away::all(),
-            own_node::all(),
-        ]
-        .concat(),
-        || {},
-    )
+    let tests = [
+        topology::all(),
+        lab::all(),
+        shape::all(),
+        adoption::all(),
+        plan::all(),
+        life::all(),
+        garbage::all(),
+        heal::all(),
+        restart::all(),
+        api_away::all(),
+        own_node::all(),
+    ];
+    sandbox::contained(tests.concat(), heal::print)
 }

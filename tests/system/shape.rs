@@ -39,7 +39,7 @@ fn a_peer_gets_what_flannel_gives_it() {
     let ours = pictures();
     let flannels = isolated(|| {
         make_underlay(cluster::public_ips(0).map(|ip| ip.to_string()));
-        flannel::lay(0, &macs, 1..=1);
+        flannel::lay(0, &macs, &(1..=1));
         within(std::time::Duration::from_secs(10), "duplicate address detection ends", || {
             let pictures = pictures();
             if pictures.iter().any(|picture| format!("{picture:?}").contains("tentative")) {

@@ -31,7 +31,8 @@ impl Net {
     }
 
     fn fill(&mut self, index: IfIndex, tables: &Tables) {
-        for (key, route) in &tables.routes {
+        let surplus = tables.surplus.iter().map(|(key, route)| (key, route));
+        for (key, route) in tables.routes.iter().chain(surplus) {
             self.routes.entry(*key).or_default().push(MainRoute { oif: Some(index), route: *route });
         }
         let Some(interface) = self.interface_mut(index) else { return };

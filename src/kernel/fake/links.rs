@@ -9,7 +9,7 @@ use crate::model::device::DeviceSpec;
 use crate::model::host::{Address, LinkKind, VxlanAttributes};
 use crate::model::op::{LinkOp, Refusal};
 
-use errno::{EACCES, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EEXIST, EINVAL, ENODEV, ENOENT};
+use errno::{EACCES, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EEXIST, EINVAL, ENODEV, ENOENT, ENXIO, EOPNOTSUPP};
 
 /// The least MTU of a VXLAN device in bytes (`ETH_MIN_MTU`).
 const MIN_MTU: u32 = 68;
@@ -60,15 +60,19 @@ impl Net {
     /// Down, with the MTU cut to what the underlay carries. The same VNI on the same port in the same
     /// family is refused with the errno of a name that is taken.
     fn create(&mut self, spec: &DeviceSpec) -> Result<(), Refusal> {
+        // What can be said of the message alone comes first (`vxlan_validate`).
+        if !spec.mac.is_vtep() {
+            return refuse(EADDRNOTAVAIL, "Provided Ethernet address is not unicast");
+        }
+        if spec.mtu < MIN_MTU {
+            return refuse(EINVAL, "MTU must be between 68 and 65535");
+        }
         if self.link(&spec.name).is_some() {
             return refuse(EEXIST, "");
         }
         let Some(room) = self.room(Some(spec.underlay), Family::of(spec.local)) else {
             return refuse(ENODEV, "Invalid local interface");
         };
-        if spec.mac.is_multicast() {
-            return refuse(EADDRNOTAVAIL, "");
-        }
         let attributes = VxlanAttributes {
             vni: spec.vni,
             port: spec.port,
@@ -80,9 +84,6 @@ impl Net {
         };
         if self.vxlans().any(|(_, other)| other.vni == spec.vni && meets(other, &attributes) && other.gbp == spec.gbp) {
             return refuse(EEXIST, "A VXLAN device with the specified VNI already exists");
-        }
-        if spec.mtu < MIN_MTU {
-            return refuse(EINVAL, "mtu less than device minimum");
         }
         let index = self.push_link(spec.name.clone(), LinkKind::Vxlan(attributes), spec.mac, spec.mtu.min(room));
         self.settle_ipv6(index);
@@ -130,7 +131,7 @@ impl Net {
     fn change_local(&mut self, index: IfIndex, ip: IpAddr) -> Result<(), Refusal> {
         let vxlan = self.vxlan(index)?;
         if vxlan.local.is_some_and(|old| Family::of(old) != Family::of(ip)) {
-            return refuse(EINVAL, "New local address family does not match old");
+            return refuse(EOPNOTSUPP, "New local address family does not match old");
         }
         vxlan.local = Some(ip);
         Ok(())
@@ -181,6 +182,9 @@ impl Net {
     }
 
     fn delete_address(&mut self, index: IfIndex, ip: IpAddr, len: u8) -> Result<(), Refusal> {
+        if ip.is_ipv6() && self.device(index)?.link.ipv6_disabled.is_none() {
+            return refuse(ENXIO, "IPv6 is disabled on this device");
+        }
         if !self.device(index)?.link.addresses.iter().any(|held| held.ip == ip && held.len == len) {
             return refuse(EADDRNOTAVAIL, "Address not found");
         }

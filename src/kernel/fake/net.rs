@@ -199,9 +199,9 @@ impl Net {
         let ours = |route: &&MainRoute| route.oif == Some(index) && route.route.protocol != PROTOCOL_KERNEL;
         let mut tables = Tables::default();
         for (key, routes) in self.routes.iter().filter(|(key, _)| key.dst.family() == family) {
-            if let Some(found) = routes.iter().find(ours) {
-                tables.routes.insert(*key, found.route);
-            }
+            let mut found = routes.iter().filter(ours).map(|found| (*key, found.route));
+            tables.routes.extend(found.next());
+            tables.surplus.extend(found);
         }
         let permanent = interface.neighbours.iter().filter(|(ip, _)| Family::of(**ip) == family);
         tables.neighbours = permanent.filter_map(|(ip, neighbour)| neighbour.map(|it| (*ip, it))).collect();

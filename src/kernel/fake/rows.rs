@@ -13,6 +13,7 @@ use crate::model::table::{Entry, Fdb, FdbKey, Neighbour, Route, RouteKey};
 pub(super) mod errno {
     pub(in super::super) const ENOENT: i32 = 2;
     pub(in super::super) const ESRCH: i32 = 3;
+    pub(in super::super) const ENXIO: i32 = 6;
     pub(in super::super) const EACCES: i32 = 13;
     pub(in super::super) const EEXIST: i32 = 17;
     pub(in super::super) const ENODEV: i32 = 19;
@@ -62,15 +63,15 @@ impl Net {
     }
 
     /// Without `replace` a held key is refused. With it, whoever holds the key loses it without a
-    /// word, on whichever device.
+    /// word, on whichever device; unless the very same route stands further down under the key.
     fn set_route(&mut self, dev: IfIndex, key: RouteKey, route: Route, replace: bool) -> Result<(), Refusal> {
         self.check_nexthop(dev, key.dst.family(), route)?;
         let new = MainRoute { oif: Some(dev), route };
         let key = linux_key(key);
         let held = self.routes.entry(key).or_default();
-        match held.first_mut() {
+        match held.split_first_mut() {
             None => held.push(new),
-            Some(first) if replace => *first = new,
+            Some((first, others)) if replace && !others.contains(&new) => *first = new,
             Some(_) => return refuse(EEXIST, ""),
         }
         Ok(())
@@ -86,6 +87,10 @@ impl Net {
         }
         match route.via {
             Some(via) if !self.is_gateway(via) => return refuse(EINVAL, "Nexthop has invalid gateway"),
+            Some(via) if self.leads_elsewhere(via, dev) => {
+                return refuse(EINVAL, "Nexthop has invalid gateway or device mismatch");
+            }
+            None if route.onlink && family == Family::V4 => return refuse(EINVAL, ""),
             Some(_) if !route.onlink && family == Family::V4 => return refuse(ENETUNREACH, ""),
             Some(_) if !route.onlink => return refuse(EHOSTUNREACH, ""),
             _ => {}
@@ -107,6 +112,14 @@ impl Net {
             link.addresses.iter().any(mine)
         };
         (via.is_ipv6() || self.had_address) && !self.links().any(taken)
+    }
+
+    /// IPv6 takes no gateway as onlink that it would reach through another device, a default route left
+    /// aside (`ip6_route_check_nh_onlink` in `net/ipv6/route.c`).
+    fn leads_elsewhere(&self, via: IpAddr, dev: IfIndex) -> bool {
+        let leads = |(key, _): &(RouteKey, &MainRoute)| !key.dst.is_default() && key.dst.contains(via);
+        let best = self.routes().filter(leads).max_by_key(|(key, _)| (key.dst.len(), std::cmp::Reverse(key.metric)));
+        via.is_ipv6() && best.is_some_and(|(_, route)| route.oif != Some(dev))
     }
 
     /// A metric of 0 in a delete request means "any": the first that fits goes

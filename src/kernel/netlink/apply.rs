@@ -162,6 +162,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "what a mailbox gives")]
     fn answer(seq: u32, errno: i32) -> Result<Vec<u8>, Silence> {
         let mut bytes = Vec::new();
         bytes.extend(36_u32.to_ne_bytes());

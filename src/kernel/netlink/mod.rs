@@ -106,6 +106,6 @@ impl Kernel for Netlink {
 
 impl Listen for Netlink {
     fn wait(&mut self, timeout: Duration) -> Heard {
-        self.monitor.wait(Some(timeout), &mut self.counters)
+        self.monitor.wait(timeout, &mut self.counters)
     }
 }

@@ -24,6 +24,8 @@ const BUFFER: usize = 8 * 1024 * 1024;
 /// Notifications looked at before the waker and the timer are asked again; also bounds how long an
 /// endless flood is drained for.
 const AT_ONCE: usize = 4096;
+/// Notifications that are thrown away one by one, before the whole queue is.
+const FEW: usize = 64;
 /// The groups: links, neighbours and FDB entries, addresses, routes.
 const GROUPS: [u32; 6] = [
     libc::RTNLGRP_LINK,
@@ -72,9 +74,8 @@ impl Monitor {
         Waker(Arc::clone(&self.woken))
     }
 
-    /// Waits for a change, a wake-up or the end of the time; without a time, for ever. What does not matter
-    /// is passed over and does not lengthen the wait: the deadline is in the kernel, in a timer.
-    pub(super) fn wait(&mut self, timeout: Option<Duration>, counters: &mut NetlinkCounters) -> Heard {
+    /// Waits for a change, a wake-up or the end of the time. What does not matter is passed over and does not lengthen the wait: the deadline is in the kernel, in a timer.
+    pub(super) fn wait(&mut self, timeout: Duration, counters: &mut NetlinkCounters) -> Heard {
         match self.try_wait(timeout, counters) {
             Ok(heard) => heard,
             Err(errno) => {
@@ -85,7 +86,7 @@ impl Monitor {
         }
     }
 
-    fn try_wait(&mut self, timeout: Option<Duration>, counters: &mut NetlinkCounters) -> Result<Heard, Errno> {
+    fn try_wait(&mut self, timeout: Duration, counters: &mut NetlinkCounters) -> Result<Heard, Errno> {
         self.arm(timeout)?;
         loop {
             let [changed, woken, late] = self.poll()?;
@@ -103,14 +104,10 @@ impl Monitor {
         }
     }
 
-    fn arm(&self, timeout: Option<Duration>) -> Result<(), Errno> {
+    fn arm(&self, timeout: Duration) -> Result<(), Errno> {
         // Setting it also forgets that it went off before. Zero would turn it off.
-        match timeout.map(|timeout| timeout.max(Duration::from_nanos(1))) {
-            Some(timeout) => {
-                self.timer.set(Expiration::OneShot(TimeSpec::from_duration(timeout)), TimerSetTimeFlags::empty())
-            }
-            None => self.timer.unset(),
-        }
+        let timeout = TimeSpec::from_duration(timeout.max(Duration::from_nanos(1)));
+        self.timer.set(Expiration::OneShot(timeout), TimerSetTimeFlags::empty())
     }
 
     fn poll(&self) -> Result<[bool; 3], Errno> {
@@ -149,18 +146,33 @@ impl Monitor {
 
     /// Throws away what has come in: the observation that follows will see it.
     pub(super) fn forget(&mut self, counters: &mut NetlinkCounters) {
-        // A flood that outruns the reader must not hold up the observation for ever; what is left over
-        // costs one more look.
-        for _ in 0..16 * AT_ONCE {
+        if self.is_emptied(counters) {
+            return;
+        }
+        // In a flood there is no end to it: the queue goes with the socket, however long it is.
+        match Channel::for_notifications(BUFFER, &GROUPS) {
+            Ok(channel) => self.channel = channel,
+            Err(error) => {
+                counters.socket_errors += 1;
+                // What is left over costs one more look.
+                tracing::warn!(%error, "cannot open another netlink socket; keeping the one that is flooded");
+            }
+        }
+    }
+
+    /// Whether reading a few has emptied the queue.
+    fn is_emptied(&mut self, counters: &mut NetlinkCounters) -> bool {
+        for _ in 0..FEW {
             match self.channel.receive(false) {
                 Ok(_) | Err(Silence::Truncated) => {}
                 Err(Silence::Overrun) => counters.overruns += 1,
-                Err(Silence::Empty) => return,
+                Err(Silence::Empty) => return true,
                 Err(Silence::Failed(_)) => {
                     counters.socket_errors += 1;
-                    return;
+                    return false;
                 }
             }
         }
+        false
     }
 }

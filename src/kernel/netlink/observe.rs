@@ -1,6 +1,7 @@
 //! One look at everything that weft decides from.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 use netlink_packet_route::RouteNetlinkMessage;
@@ -66,6 +67,7 @@ pub(super) fn host(
         if let Some(device) = device {
             let tables = Tables {
                 routes: routes.ours,
+                surplus: routes.surplus,
                 neighbours: neighbours(channel, counters, device, family)?,
                 fdb: fdb(channel, counters, device)?,
             };
@@ -90,6 +92,7 @@ struct Sieve {
 #[derive(Default)]
 struct Routes {
     ours: BTreeMap<RouteKey, Route>,
+    surplus: Vec<(RouteKey, Route)>,
     defaults: Vec<DefaultRoute>,
     foreign: Vec<ForeignRoute>,
 }
@@ -112,9 +115,11 @@ fn main_table(
             routes.defaults.push(DefaultRoute { family, oif: seen.oif, metric: seen.key.metric });
         }
         if sieve.is_ours(&seen) {
-            // `ip route append` can put several under one key. The first is the one in use.
             if seen.route.protocol != PROTOCOL_KERNEL {
-                routes.ours.entry(seen.key).or_insert(seen.route);
+                match routes.ours.entry(seen.key) {
+                    Entry::Vacant(place) => drop(place.insert(seen.route)),
+                    Entry::Occupied(_) => routes.surplus.push((seen.key, seen.route)),
+                }
             }
         } else if sieve.is_inside(&seen) {
             let RouteSeen { key: RouteKey { dst, metric }, oif, route, .. } = seen;

@@ -18,7 +18,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::Shared;
 use super::discovery;
 use super::fault::Action;
 use super::list::{self, Filter};
@@ -26,6 +25,7 @@ use super::managed::Manager;
 use super::render::{Form, Render};
 use super::route::{self, Query, Resource, Target, Verb, Version};
 use super::selector::Selector;
+use super::shared::Shared;
 use super::status::Failure;
 use super::store::Object;
 use super::watch::Watch;

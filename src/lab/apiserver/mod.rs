@@ -25,6 +25,7 @@ mod patch;
 mod render;
 mod route;
 mod selector;
+mod shared;
 mod status;
 mod store;
 mod watch;
@@ -32,28 +33,20 @@ mod write;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch as signal;
 
 pub use fault::Action;
 pub use route::Verb;
+pub use shared::Logged;
 
-use fault::Faults;
 use route::{Resource, Version};
+use shared::{Shared, lock};
 use store::Store;
-
-/// How many writes of each resource are remembered, unless told otherwise.
-const HISTORY: usize = 4096;
-
-/// How often a quiet watch gets a bookmark, unless told otherwise (a real server: about a minute).
-const BOOKMARK_EVERY: Duration = Duration::from_secs(10);
-
-/// How many requests the log keeps.
-const LOGGED: usize = 100_000;
 
 /// A running server. Dropping it closes every connection.
 #[derive(Debug)]
@@ -70,50 +63,13 @@ struct Running {
     thread: JoinHandle<()>,
 }
 
-/// One request as it was seen.
-#[derive(Clone, Debug)]
-pub struct Logged {
-    /// When it came, since the server was made.
-    pub at: Duration,
-    /// Its kind.
-    pub verb: Verb,
-    /// Its HTTP method.
-    pub method: String,
-    /// Its path.
-    pub path: String,
-    /// Its query as sent.
-    pub query: String,
-    /// The fault it met.
-    pub fault: Option<Action>,
-}
-
-/// What connections and the handle share.
-#[derive(Debug)]
-struct Shared {
-    born: Instant,
-    store: Mutex<Store>,
-    faults: Mutex<Faults>,
-    log: Mutex<Vec<Logged>>,
-    bookmark_every: Mutex<Duration>,
-    written: signal::Sender<u64>,
-    closed: signal::Sender<u64>,
-}
-
 impl ApiServer {
     /// Serves on a listener; it may have been bound in any network namespace.
     ///
     /// # Errors
     /// If the thread or its reactor cannot be made.
     pub fn start(listener: TcpListener) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            born: Instant::now(),
-            store: Mutex::new(Store::new(HISTORY)),
-            faults: Mutex::default(),
-            log: Mutex::default(),
-            bookmark_every: Mutex::new(BOOKMARK_EVERY),
-            written: signal::Sender::new(0),
-            closed: signal::Sender::new(0),
-        });
+        let shared = Arc::new(Shared::new());
         let running = Running::start(listener, Arc::clone(&shared))?;
         Ok(Self { shared, running: Mutex::new(Some(running)) })
     }
@@ -275,46 +231,4 @@ impl Running {
         let thread = std::thread::Builder::new().name("apiserver".to_owned()).spawn(move || runtime.block_on(serve))?;
         Ok(Self { address, stop, thread })
     }
-}
-
-impl Shared {
-    fn store(&self) -> MutexGuard<'_, Store> {
-        lock(&self.store)
-    }
-
-    /// Runs something that may write, and wakes the watches.
-    fn write<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
-        let mut store = self.store();
-        let result = change(&mut store);
-        let revision = store.revision();
-        drop(store);
-        self.written.send_replace(revision);
-        result
-    }
-
-    fn bookmark_every(&self) -> Duration {
-        *lock(&self.bookmark_every)
-    }
-
-    /// Logs a request and says which fault it meets.
-    fn note(&self, verb: Verb, method: &::http::Method, uri: &::http::Uri) -> Option<Action> {
-        let fault = lock(&self.faults).take(verb);
-        let mut log = lock(&self.log);
-        if log.len() < LOGGED {
-            log.push(Logged {
-                at: self.born.elapsed(),
-                verb,
-                method: method.to_string(),
-                path: uri.path().to_owned(),
-                query: uri.query().unwrap_or_default().to_owned(),
-                fault: fault.clone(),
-            });
-        }
-        fault
-    }
-}
-
-/// What a lock protects here is whole at every moment, so a panic elsewhere takes nothing away.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -72,11 +72,11 @@ fn strategic(target: &mut Value, patch: Value, parent: &str) {
         if key.starts_with('$') {
             continue; // $setElementOrder and $retainKeys: order is not kept here
         }
-        let path = if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") };
+        let field = if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") };
         match value {
             Value::Null => drop(target.remove(&key)),
-            Value::Array(items) => strategic_list(target.entry(key).or_insert(Value::Null), items, &path),
-            value => strategic(target.entry(key).or_insert(Value::Null), value, &path),
+            Value::Array(items) => strategic_list(target.entry(key).or_insert(Value::Null), items, &field),
+            value => strategic(target.entry(key).or_insert(Value::Null), value, &field),
         }
     }
 }

@@ -10,11 +10,11 @@ use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::Shared;
 use super::fault::Action;
 use super::list::{Filter, UNDECODABLE};
 use super::render::Render;
 use super::route::Query;
+use super::shared::{Shared, lock};
 use super::status::Failure;
 use super::store::{Change, Object, Store};
 
@@ -57,7 +57,7 @@ impl Watch {
             revision: asked,
             lines: VecDeque::new(),
             bookmarks: query.is("allowWatchBookmarks"),
-            next_bookmark: now + shared.bookmark_every(),
+            next_bookmark: now + *lock(&shared.bookmark_every),
             deadline: now + timeout,
             muted: fault == Some(&Action::MuteWatch),
             ended: fault == Some(&Action::EndWatch),
@@ -143,7 +143,7 @@ impl Watch {
                 _ = closed.changed() => return None,
                 () = tokio::time::sleep_until(self.deadline) => self.ended = true,
                 () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks && !self.muted => {
-                    self.next_bookmark = Instant::now() + self.shared.bookmark_every();
+                    self.next_bookmark = Instant::now() + *lock(&self.shared.bookmark_every);
                     return Some(text(&self.render.bookmark(self.revision, false)));
                 }
             }

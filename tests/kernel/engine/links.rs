@@ -32,8 +32,8 @@ fn every_interface_is_observed_with_its_attributes() {
     assert_eq!(host.links.len(), shown.len());
     for (link, shown) in host.links.iter().zip(shown) {
         assert_eq!(link.name.as_str(), shown["ifname"]);
-        assert_eq!(link.index.0, shown["ifindex"].as_u64().unwrap() as u32);
-        assert_eq!(link.mtu, shown["mtu"].as_u64().unwrap() as u32);
+        assert_eq!(u64::from(link.index.0), shown["ifindex"].as_u64().unwrap());
+        assert_eq!(u64::from(link.mtu), shown["mtu"].as_u64().unwrap());
         assert_eq!(link.mac.unwrap().to_string(), shown["address"].as_str().unwrap());
         let has = |flag: &str| shown["flags"].as_array().unwrap().contains(&flag.into());
         assert_eq!((link.up, link.loopback), (has("UP"), has("LOOPBACK")));

@@ -2,10 +2,10 @@
 
 use weft::model::addr::Family;
 use weft::model::op::Op;
-use weft::model::table::{Entry, Fdb, FdbKey, Neighbour, Route, RouteKey, Tables, peer_metric};
+use weft::model::table::{Entry, Route, RouteKey, Tables, peer_metric};
 
 use crate::sandbox::{Listener, json, sh, try_sh};
-use crate::support::{Node, del, ip, mac, peers, rows, scope, set, sets, subnet};
+use crate::support::{Node, del, ip, peers, rows, set, sets, subnet};
 
 crate::tests![
     five_thousand_peers_are_applied_and_observed,

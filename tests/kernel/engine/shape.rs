@@ -160,7 +160,7 @@ fn every_operation_prints_as_the_command_that_does_the_same() {
             shown()
         })
     };
-    let done = story(|node, ops| node.done(ops));
+    let done = story(Node::done);
     let printed = story(|_, ops| {
         for op in ops {
             match op {

@@ -39,7 +39,9 @@ pub fn encode(op: &Op, seq: u32) -> Option<Vec<u8>> {
             let flags = NLM_F_CREATE | if exclusive { NLM_F_EXCL } else { NLM_F_REPLACE };
             let message = match entry {
                 Entry::Fdb(key, fdb) => RouteNetlinkMessage::NewNeighbour(neighbour::fdb(dev.index, key, fdb)),
-                Entry::Neighbour(ip, to) => RouteNetlinkMessage::NewNeighbour(neighbour::permanent(dev.index, *ip, to)),
+                Entry::Neighbour(ip, to) => {
+                    RouteNetlinkMessage::NewNeighbour(neighbour::permanent(dev.index, *ip, *to))
+                }
                 Entry::Route(key, to) => RouteNetlinkMessage::NewRoute(route::wanted(dev.index, key, to)),
             };
             (message, flags)

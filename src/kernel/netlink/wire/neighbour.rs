@@ -89,7 +89,7 @@ impl<'a> NeighbourSeen<'a> {
 }
 
 /// The neighbour as flannel makes it: permanent, type unicast, no flags.
-pub(super) fn permanent(device: IfIndex, ip: IpAddr, to: &Neighbour) -> NeighbourMessage {
+pub(super) fn permanent(device: IfIndex, ip: IpAddr, to: Neighbour) -> NeighbourMessage {
     let mut message = key(device, ip);
     message.header.state = NeighbourState::Permanent;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(to.mac.0.to_vec()));

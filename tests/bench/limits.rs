@@ -1,0 +1,83 @@
+//! What was promised, beside what was measured.
+
+use crate::cluster::Stack;
+use crate::memory::{self, Weighed};
+use crate::program::Programmed;
+use crate::still::Still;
+use crate::table::Table;
+
+/// One promise.
+struct Limit {
+    what: String,
+    measured: f64,
+    most: f64,
+}
+
+/// Of everything that was measured at this many peers.
+const PEERS: u32 = 5000;
+
+/// The promises, whether each was kept, and whether all were.
+pub(crate) fn table(programmed: &[Programmed], still: &[Still], weighed: &[Weighed]) -> (Table, bool) {
+    let limits: Vec<Limit> = from_empty(programmed).into_iter().chain(no_op(still)).chain(memory(weighed)).collect();
+    let mut table = Table::new(
+        "Promises",
+        "Medians at 5,000 peers. A ratio the other way round: at least 5 times faster is at most 0.2 of the time.",
+        &["what", "measured", "at most", "kept"],
+    );
+    let mut all = true;
+    for limit in limits {
+        let kept = limit.measured <= limit.most;
+        all &= kept;
+        table.row(vec![
+            limit.what.into(),
+            format!("{:.2}", limit.measured).into(),
+            format!("{}", limit.most).into(),
+            if kept { "yes" } else { "NO" }.into(),
+        ]);
+    }
+    (table, all)
+}
+
+fn from_empty(all: &[Programmed]) -> Vec<Limit> {
+    let limits = |it: &Programmed| {
+        let families = it.stack.label();
+        [
+            (format!("{families}: from empty to the last write ÷ floor"), it.written.over(&it.floor), 1.3),
+            (
+                format!("{families}: from no device to the last write ÷ floor"),
+                it.whole_written.over(&it.whole_floor),
+                1.3,
+            ),
+            (
+                format!("{families}: from empty, proved ÷ flannel-shaped one at a time"),
+                it.proved.over(&it.flannel),
+                0.2,
+            ),
+        ]
+        .map(|(what, ratios, most)| Limit { what, measured: ratios.median(), most })
+    };
+    all.iter().filter(|it| it.size == PEERS).flat_map(limits).collect()
+}
+
+fn no_op(all: &[Still]) -> Vec<Limit> {
+    let limit = |it: &Still| {
+        let what = format!("{}: a pass with nothing to do, ms", it.stack.label());
+        Limit { what, measured: it.kinds[0].1.total.median(), most: 30.0 }
+    };
+    all.iter().filter(|it| it.size == PEERS).map(limit).collect()
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn memory(all: &[Weighed]) -> Vec<Limit> {
+    let limit = |it: &Weighed| {
+        let list = if it.streaming { "streaming list" } else { "list in pages" };
+        let families = if it.stack == Stack::Dual { "dual-stack" } else { "IPv4" };
+        Limit { what: format!("{families}, {list}: peak memory, MiB"), measured: it.peak as f64 / 1024.0, most: 32.0 }
+    };
+    let mut limits: Vec<Limit> = all.iter().filter(|it| it.size() == PEERS).map(limit).collect();
+    if !all.is_empty() {
+        let measured = memory::program_size() as f64 / 1e6;
+        limits.push(Limit { what: "the program, MB".to_owned(), measured, most: 12.0 });
+    }
+    limits
+}

@@ -1,0 +1,153 @@
+//! One machine, in a network namespace of its own: its kernel, and passes over it with a watch in hand.
+
+use std::time::{Duration, Instant};
+
+use weft::kernel::netlink::Netlink;
+use weft::kernel::{Kernel, ObserveError};
+use weft::model::addr::Family;
+use weft::model::host::{Host, Scope};
+use weft::model::node::Snapshot;
+use weft::model::op::{Ack, Dev, LinkOp, Op};
+use weft::model::table::{Entry, Tables};
+use weft::reconcile::{Input, Memory, Report, Verdict, pass};
+
+use crate::cluster::{Cluster, UNDERLAY};
+use crate::sandbox;
+
+/// The kernel under the code that is measured, with the time spent in it.
+pub(crate) struct Watched {
+    pub(crate) inner: Netlink,
+    observing: Duration,
+    applying: Duration,
+    last_write: Option<Instant>,
+}
+
+impl Kernel for Watched {
+    fn observe(&mut self, scope: &Scope) -> Result<Host, ObserveError> {
+        let began = Instant::now();
+        let host = self.inner.observe(scope);
+        self.observing += began.elapsed();
+        host
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Vec<Ack> {
+        let began = Instant::now();
+        let acks = self.inner.apply(ops);
+        let ended = Instant::now();
+        self.applying += ended - began;
+        self.last_write = Some(ended);
+        acks
+    }
+}
+
+/// How long a pass took, and where.
+pub(crate) struct Passed {
+    /// All of it: until a look at the kernel found nothing left to do.
+    pub(crate) total: Duration,
+    /// Until the last change was acknowledged.
+    pub(crate) written: Duration,
+    pub(crate) observing: Duration,
+    pub(crate) applying: Duration,
+    pub(crate) report: Report,
+}
+
+impl Passed {
+    /// What was spent neither in looking nor in changing.
+    pub(crate) fn deciding(&self) -> Duration {
+        self.total.saturating_sub(self.observing + self.applying)
+    }
+}
+
+/// The machine. Lives on the thread whose namespace it is in.
+pub(crate) struct Machine<'a> {
+    pub(crate) kernel: Watched,
+    pub(crate) cluster: &'a Cluster,
+}
+
+impl<'a> Machine<'a> {
+    /// An underlay, and nothing of ours.
+    pub(crate) fn new(cluster: &'a Cluster) -> Self {
+        sandbox::underlay("eth0", &UNDERLAY);
+        let inner = Netlink::open().expect("netlink sockets");
+        let kernel = Watched { inner, observing: Duration::ZERO, applying: Duration::ZERO, last_write: None };
+        Self { kernel, cluster }
+    }
+
+    /// One pass, which has to end with everything in place.
+    pub(crate) fn pass(&mut self, snapshot: &Snapshot, memory: &mut Memory) -> Passed {
+        self.kernel.observing = Duration::ZERO;
+        self.kernel.applying = Duration::ZERO;
+        self.kernel.last_write = None;
+        let input = Input { settings: &self.cluster.settings, snapshot };
+        let began = Instant::now();
+        let report = pass(&mut self.kernel, &input, memory, Duration::from_secs(1));
+        let ended = Instant::now();
+        assert_eq!(report.verdict, Verdict::Converged, "{:?}", report.families);
+        let refused = report.changes.iter().find(|change| change.ack != Ack::Done);
+        assert!(refused.is_none(), "{refused:?}");
+        Passed {
+            total: ended - began,
+            written: self.kernel.last_write.map_or(Duration::ZERO, |last| last - began),
+            observing: self.kernel.observing,
+            applying: self.kernel.applying,
+            report,
+        }
+    }
+
+    /// The devices up and addressed, without any peer.
+    pub(crate) fn with_devices(&mut self) {
+        self.pass(&self.cluster.empty, &mut Memory::default());
+    }
+
+    /// Everything in place.
+    pub(crate) fn with_peers(&mut self) -> Memory {
+        let mut memory = Memory::default();
+        self.pass(&self.cluster.full, &mut memory);
+        memory
+    }
+
+    /// Takes the devices away, and lets the kernel tidy up behind them.
+    pub(crate) fn clear(&mut self) {
+        for (_, dev) in self.devices() {
+            assert_eq!(self.kernel.apply(&[Op::Link(LinkOp::Delete(dev))]), [Ack::Done]);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    pub(crate) fn observe(&mut self) -> Host {
+        self.kernel.observe(&self.cluster.settings.scope()).expect("a look")
+    }
+
+    /// The devices that are there.
+    pub(crate) fn devices(&mut self) -> Vec<(Family, Dev)> {
+        let host = self.observe();
+        let overlay = &self.cluster.settings.overlay;
+        let device = |family| {
+            let link = host.link(&overlay.device(family))?;
+            Some((family, Dev { index: link.index, name: link.name.clone() }))
+        };
+        overlay.families().filter_map(device).collect()
+    }
+
+    /// Changes that put rows on the device of their family. Routes are to replace what has their key only
+    /// if `replace` says so.
+    pub(crate) fn sets(&mut self, entries: impl IntoIterator<Item = Entry>, replace: bool) -> Vec<Op> {
+        let devices = self.devices();
+        let family = |entry: &Entry| match entry {
+            Entry::Route(key, _) => key.dst.family(),
+            Entry::Neighbour(ip, _) => Family::of(*ip),
+            Entry::Fdb(_, fdb) => Family::of(fdb.dst),
+        };
+        let set = |entry| {
+            let (_, dev) = devices.iter().find(|(of, _)| *of == family(&entry)).expect("its device");
+            Op::Set { dev: dev.clone(), entry, replace }
+        };
+        entries.into_iter().map(set).collect()
+    }
+
+    /// What the tables hold.
+    pub(crate) fn tables(&mut self) -> Vec<(Family, Tables)> {
+        let host = self.observe();
+        Family::BOTH.into_iter().filter_map(|family| Some((family, host.tables.get(family).clone()?))).collect()
+    }
+}

@@ -1,0 +1,195 @@
+//! What a whole agent needs: the release binary, an API server with thousands of real Nodes, a network
+//! namespace.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use weft::lab::apiserver::{Action, ApiServer, Verb};
+
+use crate::Run;
+use crate::cluster::{Stack, UNDERLAY};
+use crate::samples::Samples;
+use crate::table::Table;
+use crate::{http, kubelet, sandbox};
+
+/// How long an agent may take to have everything in place.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Of rest before its memory is looked at.
+const REST: Duration = Duration::from_secs(2);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_weft");
+
+/// One agent's life.
+pub(crate) struct Weighed {
+    pub(crate) stack: Stack,
+    pub(crate) streaming: bool,
+    size: u32,
+    node_bytes: usize,
+    ready: Samples,
+    /// In KiB: after everything was in place, after every Node had changed once more, and the peak.
+    resident: u64,
+    later: u64,
+    pub(crate) peak: u64,
+}
+
+impl Weighed {
+    pub(crate) const fn size(&self) -> u32 {
+        self.size
+    }
+}
+
+/// Bytes of the program.
+pub(crate) fn program_size() -> u64 {
+    fs::metadata(PROGRAM).expect("the program").len()
+}
+
+/// Weighs an agent for each family and way of listing.
+pub(crate) fn run(run: &Run) -> Vec<Weighed> {
+    let mut all = Vec::new();
+    for stack in [Stack::V4, Stack::Dual] {
+        run.progress(&format!("an agent among {} Nodes, {}", run.nodes, stack.label()));
+        let of_stack = sandbox::isolated(|| {
+            sandbox::underlay("eth0", &UNDERLAY);
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let server = ApiServer::start(listener).expect("an API server");
+            let nodes: Vec<_> = (0..=run.nodes).map(|number| kubelet::node(number, stack)).collect();
+            let bytes = nodes.last().map_or(0, |node| node.to_string().len());
+            let names: Vec<String> = nodes.into_iter().map(|node| name_of(&server.put_node(node))).collect();
+            [true, false].map(|streaming| weighed(&server, &names, (run.nodes, bytes), stack, streaming))
+        });
+        all.extend(of_stack.expect("a benchmark that ends well"));
+    }
+    all
+}
+
+fn name_of(node: &serde_json::Value) -> String {
+    node["metadata"]["name"].as_str().expect("a name").to_owned()
+}
+
+fn weighed(
+    server: &ApiServer,
+    names: &[String],
+    (size, node_bytes): (u32, usize),
+    stack: Stack,
+    streaming: bool,
+) -> Weighed {
+    server.clear_faults();
+    if !streaming {
+        server.inject(&[Verb::StreamingList], Action::RefuseStreaming, None);
+    }
+    let began = Instant::now();
+    let agent = Agent::start(server, &names[0], stack);
+    agent.wait_until_ready();
+    let mut ready = Samples::default();
+    ready.add(began.elapsed());
+    std::thread::sleep(REST);
+    let resident = agent.kib("VmRSS");
+    for (name, beat) in names.iter().zip(1..) {
+        server.patch_node(name, kubelet::heartbeat(beat));
+    }
+    std::thread::sleep(REST);
+    agent.wait_until_ready();
+    let (later, peak) = (agent.kib("VmRSS"), agent.kib("VmHWM"));
+    drop(agent);
+    sandbox::sh("ip link del flannel.1");
+    if stack.six() {
+        sandbox::sh("ip link del flannel-v6.1");
+    }
+    Weighed { stack, streaming, size, node_bytes, ready, resident, later, peak }
+}
+
+/// The program as a DaemonSet would run it. Dropping it kills it.
+struct Agent {
+    child: Child,
+    http: SocketAddr,
+    wanted: usize,
+    directory: tempfile::TempDir,
+}
+
+impl Agent {
+    fn start(server: &ApiServer, name: &str, stack: Stack) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let conf = json!({
+            "Network": "10.0.0.0/8", "EnableIPv6": stack.six(), "IPv6Network": "fd10::/48",
+            "Backend": { "Type": "vxlan" },
+        });
+        let net_conf = directory.path().join("net-conf.json");
+        fs::write(&net_conf, conf.to_string()).expect("to write net-conf.json");
+        let http = SocketAddr::from(([127, 0, 0, 1], 8090));
+        let child = Command::new(PROGRAM)
+            .args(["run", "--node-name", name, "--kube-api-url", &server.url(), "--iface", "eth0"])
+            .arg("--net-config-path")
+            .arg(net_conf)
+            .arg("--subnet-file")
+            .arg(directory.path().join("subnet.env"))
+            .args(["--healthz-ip", "127.0.0.1", "--healthz-port", "8090"])
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(directory.path().join("log")).expect("a log"))
+            .spawn()
+            .expect("to start weft");
+        let families = if stack.six() { 2 } else { 1 };
+        Self { child, http, wanted: families * (server.nodes().len() - 1), directory }
+    }
+
+    /// Until it says that it is ready, and has a route to every peer.
+    fn wait_until_ready(&self) {
+        let began = Instant::now();
+        while !(self.says_ready() && self.routes() == self.wanted) {
+            let log = || fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+            assert!(began.elapsed() < PATIENCE, "the agent is not ready: {}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn says_ready(&self) -> bool {
+        std::net::TcpStream::connect(self.http).is_ok() && http::get(self.http, "/readyz").status == 200
+    }
+
+    fn routes(&self) -> usize {
+        let count = |line: &str| sandbox::try_sh(line).map_or(0, |text| text.lines().count());
+        count("ip -4 route show proto 119") + count("ip -6 route show proto 119")
+    }
+
+    fn kib(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).expect("the field");
+        line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn table(all: &[Weighed]) -> Table {
+    let mut table = Table::new(
+        "A whole agent's memory, in MiB",
+        "The release binary, beside an API server with realistic Nodes (images, conditions, managedFields). \
+         Resident: two seconds after every peer was in place; and after every Node had changed once more. The peak \
+         is the kernel's (VmHWM).",
+        &["Nodes", "bytes each", "families", "list", "start to ready, ms", "resident", "… later", "peak"],
+    );
+    for it in all {
+        #[allow(clippy::cast_precision_loss)]
+        let mib = |kib: u64| format!("{:.1}", kib as f64 / 1024.0);
+        table.row(vec![
+            (it.size as usize).into(),
+            it.node_bytes.into(),
+            it.stack.label().into(),
+            if it.streaming { "streaming" } else { "in pages" }.into(),
+            (&it.ready).into(),
+            mib(it.resident).into(),
+            mib(it.later).into(),
+            mib(it.peak).into(),
+        ]);
+    }
+    table
+}

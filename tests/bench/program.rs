@@ -1,0 +1,301 @@
+//! From empty to done, beside the least that the kernel can be asked for the same, and beside flannel's
+//! way.
+
+use std::time::Instant;
+
+use weft::model::op::{Dev, LinkOp, Op};
+use weft::reconcile::Memory;
+
+use crate::Run;
+use crate::cluster::{Cluster, Stack};
+use crate::machine::Machine;
+use crate::raw::{Batches, Each, Raw, messages};
+use crate::samples::Samples;
+use crate::sandbox;
+use crate::table::Table;
+
+/// One size of cluster.
+pub(crate) struct Programmed {
+    pub(crate) stack: Stack,
+    pub(crate) size: u32,
+    /// A pass over devices that are up and empty: until the last write, and until it was proved.
+    pub(crate) written: Samples,
+    pub(crate) proved: Samples,
+    /// Of `proved`: looking, changing, deciding.
+    pub(crate) observing: Samples,
+    pub(crate) applying: Samples,
+    pub(crate) deciding: Samples,
+    /// The same rows, encoded beforehand, in big batches.
+    pub(crate) floor: Samples,
+    /// A pass from no device at all, and its floor.
+    pub(crate) whole: Samples,
+    pub(crate) whole_written: Samples,
+    pub(crate) whole_floor: Samples,
+    /// Flannel's rows, one request at a time: over one socket, and over one socket each.
+    pub(crate) flannel: Samples,
+    pub(crate) flannel_sockets: Samples,
+}
+
+/// Measures every size.
+pub(crate) fn run(run: &Run) -> Vec<Programmed> {
+    let mut all = Vec::new();
+    for stack in [Stack::V4, Stack::Dual] {
+        for size in &run.sizes {
+            run.progress(&format!("programming {size} peers, {}", stack.label()));
+            let cluster = Cluster::new(*size, stack);
+            all.push(sandbox::isolated(|| programmed(&cluster, run.runs)).expect("a benchmark that ends well"));
+        }
+    }
+    all
+}
+
+fn programmed(cluster: &Cluster, runs: usize) -> Programmed {
+    let mut bench = Bench::new(cluster);
+    // The first round warms up what can be warmed up, and is forgotten.
+    for round in 0..=runs {
+        if round == 1 {
+            bench.forget();
+        }
+        for at in 0..6 {
+            match (at + round) % 6 {
+                0 => bench.ours(),
+                1 => bench.floor(),
+                2 => bench.whole(),
+                3 => bench.whole_floor(),
+                4 => bench.flannel(),
+                _ => bench.flannel_sockets(),
+            }
+            bench.machine.clear();
+        }
+    }
+    bench.seen
+}
+
+struct Bench<'a> {
+    machine: Machine<'a>,
+    seen: Programmed,
+    recorded: Vec<Op>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(cluster: &'a Cluster) -> Self {
+        let mut machine = Machine::new(cluster);
+        let recorded = machine.pass(&cluster.full, &mut Memory::default()).report;
+        machine.clear();
+        Self {
+            machine,
+            seen: Programmed::nothing(cluster),
+            recorded: recorded.changes.into_iter().map(|change| change.op).collect(),
+        }
+    }
+
+    fn forget(&mut self) {
+        self.seen = Programmed::nothing(self.machine.cluster);
+    }
+
+    fn ours(&mut self) {
+        self.machine.with_devices();
+        let passed = self.machine.pass(&self.machine.cluster.full, &mut Memory::default());
+        self.seen.written.add(passed.written);
+        self.seen.proved.add(passed.total);
+        self.seen.observing.add(passed.observing);
+        self.seen.applying.add(passed.applying);
+        self.seen.deciding.add(passed.deciding());
+    }
+
+    fn whole(&mut self) {
+        let passed = self.machine.pass(&self.machine.cluster.full, &mut Memory::default());
+        self.seen.whole.add(passed.total);
+        self.seen.whole_written.add(passed.written);
+    }
+
+    /// The changes of a real pass, for the devices that are there now.
+    fn floor(&mut self) {
+        self.machine.with_devices();
+        let devices = self.machine.devices();
+        let dev_of = |name: &_| devices.iter().find(|(_, dev)| dev.name == *name).map(|(_, dev)| dev.clone());
+        let rows = self.recorded.iter().filter(|op| op.entry().is_some());
+        let ops: Vec<Op> = rows.map(|op| on(op, &dev_of(op.device()).expect("its device"))).collect();
+        let took = self.send(&ops);
+        self.seen.floor.add(took);
+    }
+
+    /// The same with the making of the devices. They get the next numbers, one after the other.
+    fn whole_floor(&mut self) {
+        self.machine.with_devices();
+        let last = self.machine.devices().into_iter().map(|(_, dev)| dev.index.0).max().expect("a device");
+        self.machine.clear();
+        let made = self.recorded.iter().filter_map(|op| match op {
+            Op::Link(LinkOp::Create(spec)) => Some(spec.name.clone()),
+            _ => None,
+        });
+        let made = (last + 1..).zip(made).map(|(index, name)| Dev { index: weft::model::addr::IfIndex(index), name });
+        let devices: Vec<Dev> = made.collect();
+        let dev_of = |name: &_| devices.iter().find(|dev| dev.name == *name).expect("its device");
+        let ops: Vec<Op> = self.recorded.iter().map(|op| on(op, dev_of(op.device()))).collect();
+        let took = self.send(&ops);
+        self.seen.whole_floor.add(took);
+    }
+
+    fn send(&mut self, ops: &[Op]) -> std::time::Duration {
+        let batches = Batches::new(&messages(ops));
+        let mut raw = Raw::open();
+        let began = Instant::now();
+        raw.send_batches(&batches);
+        let took = began.elapsed();
+        // The same end state: a pass over it has nothing to do.
+        let after = self.machine.pass(&self.machine.cluster.full, &mut Memory::default());
+        assert_eq!(after.report.changes.len(), 0, "{:?}", after.report.changes.first());
+        took
+    }
+
+    fn flannel(&mut self) {
+        let messages = self.flannels();
+        let mut raw = Raw::open();
+        let began = Instant::now();
+        raw.send_each(&messages);
+        self.seen.flannel.add(began.elapsed());
+    }
+
+    fn flannel_sockets(&mut self) {
+        let messages = self.flannels();
+        let began = Instant::now();
+        Raw::send_each_anew(&messages);
+        self.seen.flannel_sockets.add(began.elapsed());
+    }
+
+    fn flannels(&mut self) -> Each {
+        self.machine.with_devices();
+        let rows = self.machine.cluster.flannels();
+        Each::new(messages(&self.machine.sets(rows, true)))
+    }
+}
+
+/// The same change on the device as it is now.
+fn on(op: &Op, dev: &Dev) -> Op {
+    let dev = dev.clone();
+    match op.clone() {
+        Op::Set { entry, replace, .. } => Op::Set { dev, entry, replace },
+        Op::Del { entry, .. } => Op::Del { dev, entry },
+        Op::Link(op) => Op::Link(match op {
+            LinkOp::AddrGenNone(_) => LinkOp::AddrGenNone(dev),
+            LinkOp::Up(_) => LinkOp::Up(dev),
+            LinkOp::AddAddress(_, ip, len) => LinkOp::AddAddress(dev, ip, len),
+            LinkOp::EnableIpv6(_) => LinkOp::EnableIpv6(dev),
+            other => other,
+        }),
+    }
+}
+
+impl Programmed {
+    fn nothing(cluster: &Cluster) -> Self {
+        let none = Samples::default;
+        Self {
+            stack: cluster.stack,
+            size: cluster.size,
+            written: none(),
+            proved: none(),
+            observing: none(),
+            applying: none(),
+            deciding: none(),
+            floor: none(),
+            whole: none(),
+            whole_written: none(),
+            whole_floor: none(),
+            flannel: none(),
+            flannel_sockets: none(),
+        }
+    }
+}
+
+pub(crate) fn tables(all: &[Programmed]) -> Vec<Table> {
+    vec![ratios(all), milliseconds(all), breakdown(all)]
+}
+
+fn ratios(all: &[Programmed]) -> Table {
+    let mut table = Table::new(
+        "From empty to done, as ratios",
+        "Each ratio is between two measurements of the same run: median (least–greatest). The floor is the same \
+         messages encoded beforehand, in the biggest useful batches, on a plain socket. `written`: until the last \
+         change is acknowledged. `proved`: until another look at the kernel has found everything in place. Devices \
+         up and empty, but for `from no device`.",
+        &[
+            "peers",
+            "families",
+            "written ÷ floor",
+            "proved ÷ floor",
+            "from no device: written ÷ floor",
+            "proved ÷ floor ",
+            "flannel's requests, one socket ÷ written",
+            "… a socket each ÷ written",
+        ],
+    );
+    for it in all {
+        table.row(vec![
+            (it.size as usize).into(),
+            it.stack.label().into(),
+            it.written.over(&it.floor).into(),
+            it.proved.over(&it.floor).into(),
+            it.whole_written.over(&it.whole_floor).into(),
+            it.whole.over(&it.whole_floor).into(),
+            it.flannel.over(&it.written).into(),
+            it.flannel_sockets.over(&it.written).into(),
+        ]);
+    }
+    table
+}
+
+fn milliseconds(all: &[Programmed]) -> Table {
+    let mut table = Table::new(
+        "From empty to done, in milliseconds",
+        "Of the same runs.",
+        &[
+            "peers",
+            "families",
+            "floor",
+            "written",
+            "proved",
+            "from no device: floor",
+            "written ",
+            "proved ",
+            "flannel's requests, one socket",
+            "… a socket each",
+        ],
+    );
+    for it in all {
+        table.row(vec![
+            (it.size as usize).into(),
+            it.stack.label().into(),
+            (&it.floor).into(),
+            (&it.written).into(),
+            (&it.proved).into(),
+            (&it.whole_floor).into(),
+            (&it.whole_written).into(),
+            (&it.whole).into(),
+            (&it.flannel).into(),
+            (&it.flannel_sockets).into(),
+        ]);
+    }
+    table
+}
+
+fn breakdown(all: &[Programmed]) -> Table {
+    let mut table = Table::new(
+        "Where a pass that fills the tables spends its time, in milliseconds",
+        "Devices up and empty. Looking: two looks, one at empty tables and one at full ones. Changing: encoding, \
+         sending and reading the answers. Deciding: everything else.",
+        &["peers", "families", "proved", "looking", "changing", "deciding", "changing ÷ floor"],
+    );
+    for it in all {
+        table.row(vec![
+            (it.size as usize).into(),
+            it.stack.label().into(),
+            (&it.proved).into(),
+            (&it.observing).into(),
+            (&it.applying).into(),
+            (&it.deciding).into(),
+            it.applying.over(&it.floor).into(),
+        ]);
+    }
+    table
+}

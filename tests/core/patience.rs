@@ -1,0 +1,190 @@
+//! When something is tried again: failures with growing delay, fights with growing truces.
+
+use std::time::Duration;
+
+use weft::kernel::fake::Fate;
+use weft::model::addr::Family;
+use weft::model::op::{LinkOp, Op};
+use weft::model::table::Entry;
+use weft::plan::cause::Cause;
+use weft::reconcile::{Report, Verdict};
+
+use crate::world::{MINUTE, World, device, peer, pod_cidr, rows, vtep_mac};
+
+fn family() -> Family {
+    Family::V4
+}
+
+/// Runs passes for `span`, whenever the last one asked for the next but at least each `idle`. Returns
+/// when the kernel was asked for something.
+fn run(world: &mut World, span: Duration, idle: Duration, mut between: impl FnMut(&mut World)) -> Vec<Duration> {
+    let end = world.now + span;
+    let mut asked = Vec::new();
+    while world.now < end {
+        between(world);
+        let report = world.pass();
+        if !report.changes.is_empty() {
+            asked.push(world.now);
+        }
+        let next = report.next_try.map_or(world.now + idle, |at| at.min(world.now + idle));
+        world.now = next.max(world.now);
+    }
+    asked
+}
+
+fn gaps(times: &[Duration]) -> Vec<Duration> {
+    times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect()
+}
+
+#[test]
+fn a_failure_is_tried_again_later_and_later_up_to_a_minute() {
+    let mut world = World::with_peers(1);
+    let [fdb, ..] = rows(&peer(family(), 1));
+    world.kernel.rule(move |op| (op.entry() == Some(&fdb)).then_some(Fate::Refused(12)));
+    let asked = run(&mut world, 10 * MINUTE, 10 * MINUTE, |_| ());
+    let gaps = gaps(&asked);
+    assert!(gaps[0] >= Duration::from_millis(100) && gaps[0] < Duration::from_millis(200), "{gaps:?}");
+    assert!(gaps.windows(2).all(|pair| pair[1] >= pair[0]), "{gaps:?}");
+    assert!(gaps.iter().all(|gap| *gap <= MINUTE + Duration::from_secs(1)), "{gaps:?}");
+    assert!((12..25).contains(&gaps.len()), "{gaps:?}");
+    world.converge();
+}
+
+#[test]
+fn a_failure_that_is_over_is_forgotten() {
+    let mut world = World::with_peers(1);
+    let [fdb, ..] = rows(&peer(family(), 1));
+    world.kernel.rule(move |op| (op.entry() == Some(&fdb)).then_some(Fate::Refused(12)));
+    run(&mut world, 5 * MINUTE, MINUTE, |_| ());
+    world.converge();
+    let index = world.kernel.net.index(&device(family())).unwrap();
+    world.kernel.net.del_fdb(index, vtep_mac(family(), 1));
+    world.kernel.rule(move |op| (op.entry() == Some(&fdb)).then_some(Fate::Refused(12)));
+    let asked = run(&mut world, Duration::from_millis(300), MINUTE, |_| ());
+    assert!(gaps(&asked)[0] < Duration::from_millis(200), "the first delay again: {asked:?}");
+}
+
+fn tear_down_route(world: &mut World) {
+    world.kernel.net.del_routes(|key, _| key.dst == pod_cidr(family(), 1));
+}
+
+#[test]
+fn the_first_repairs_are_made_at_once() {
+    let mut world = World::with_peers(2);
+    world.converge();
+    for _ in 0..5 {
+        tear_down_route(&mut world);
+        let report = world.pass();
+        assert_eq!(report.verdict, Verdict::Converged);
+        assert_eq!(report.changes[0].cause, Cause::DriftDeleted);
+    }
+}
+
+#[test]
+fn a_fight_is_fought_slower_and_slower_and_said_aloud() {
+    let mut world = World::with_peers(2);
+    world.converge();
+    let repaired = run(&mut world, 10 * MINUTE, Duration::from_millis(500), tear_down_route);
+    assert!((60..90).contains(&repaired.len()), "{} repairs in ten minutes", repaired.len());
+    let gaps = gaps(&repaired);
+    assert!(gaps[gaps.len() - 1] > Duration::from_secs(30), "{gaps:?}");
+    tear_down_route(&mut world);
+    let report: Report = world.pass();
+    let pending = &report.families.v4.as_ref().unwrap().pending;
+    assert!(pending.iter().any(|it| it.label == "fight"), "{pending:#?}");
+    assert_eq!(report.verdict, Verdict::Incomplete);
+    // The other peer's rows are repaired at once meanwhile.
+    let index = world.kernel.net.index(&device(family())).unwrap();
+    world.kernel.net.del_neighbour(index, pod_cidr(family(), 2).base());
+    let report = world.pass();
+    assert_eq!(report.changes.len(), 1, "{:?}", report.changes);
+    assert!(matches!(report.changes[0].op.entry(), Some(Entry::Neighbour(..))));
+    world.converge();
+}
+
+#[test]
+fn a_truce_that_holds_ends_the_fight() {
+    let mut world = World::with_peers(1);
+    world.converge();
+    run(&mut world, 3 * MINUTE, Duration::from_millis(500), tear_down_route);
+    world.converge();
+    run(&mut world, 10 * MINUTE, MINUTE, |_| ());
+    tear_down_route(&mut world);
+    assert_eq!(world.pass().verdict, Verdict::Converged, "repaired at once again");
+}
+
+/// A kernel that says yes to `which` and does nothing is asked less and less often, and believed as
+/// soon as it does.
+fn lied_to(world: &mut World, which: impl Fn(&Op) -> bool + Send + 'static) {
+    crate::world::lock(&world.watch).off = true;
+    world.kernel.rule(move |op| which(op).then_some(Fate::Lie));
+    let before = world.kernel.operations();
+    let asked = run(world, 10 * MINUTE, MINUTE, |_| ());
+    let operations = world.kernel.operations() - before;
+    assert!((10..40).contains(&asked.len()), "{} passes wrote", asked.len());
+    assert!(operations < 100, "{operations} operations");
+    world.settle();
+    world.assert_right();
+}
+
+#[test]
+fn a_kernel_that_only_says_it_put_a_row_in_is_not_asked_in_a_hot_loop() {
+    for row in rows(&peer(family(), 1)) {
+        let mut world = World::with_peers(1);
+        lied_to(&mut world, move |op| op.entry() == Some(&row));
+    }
+}
+
+#[test]
+fn a_kernel_that_only_says_it_took_a_row_out_is_not_asked_in_a_hot_loop() {
+    for row in rows(&peer(family(), 1)) {
+        let mut world = World::with_peers(2);
+        world.converge();
+        world.remove("node-001");
+        lied_to(&mut world, move |op| matches!(op, Op::Del { entry, .. } if *entry == row));
+    }
+}
+
+#[test]
+fn a_kernel_that_only_says_it_changed_the_device_is_not_asked_in_a_hot_loop() {
+    type Pick = fn(&LinkOp) -> bool;
+    let picks: [Pick; 4] = [
+        |op| matches!(op, LinkOp::Create(_)),
+        |op| matches!(op, LinkOp::AddrGenNone(_)),
+        |op| matches!(op, LinkOp::Up(_)),
+        |op| matches!(op, LinkOp::AddAddress(..)),
+    ];
+    for pick in picks {
+        let mut world = World::with_peers(1);
+        lied_to(&mut world, move |op| op.device() == &device(family()) && matches!(op, Op::Link(op) if pick(op)));
+    }
+}
+
+#[test]
+fn a_device_setting_that_is_refused_does_not_keep_the_peers_away() {
+    // Extended modes that an old kernel or a container does not grant.
+    for refused in [95, 1, 22] {
+        let mut world = World::with_peers(2);
+        let addrgen = |op: &Op| matches!(op, Op::Link(LinkOp::AddrGenNone(_)));
+        world.kernel.rule(move |op| addrgen(op).then_some(Fate::Refused(refused)));
+        world.pass();
+        world.now += MINUTE;
+        world.pass();
+        for of in Family::BOTH {
+            assert_eq!(world.tables(of).len(), 6, "{of}");
+        }
+        world.settle();
+        world.assert_right();
+    }
+}
+
+#[test]
+fn a_device_that_somebody_keeps_deleting_is_remade_less_and_less_often() {
+    let mut world = World::with_peers(2);
+    world.converge();
+    let remade = run(&mut world, 10 * MINUTE, Duration::from_millis(500), |world| {
+        world.kernel.net.del_link(&device(family()));
+    });
+    assert!((60..90).contains(&remade.len()), "{} times in ten minutes", remade.len());
+    world.converge();
+}
