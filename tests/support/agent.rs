@@ -141,6 +141,12 @@ impl Metrics {
         self.0.iter().filter(|(key, _)| fits(key)).map(|(_, value)| value).sum()
     }
 
+    /// The same of something that is counted.
+    pub(crate) fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        // No count here comes near 2^53, where floating point loses its grip.
+        format!("{:.0}", self.sum(name, labels)).parse().expect("a count")
+    }
+
     /// Every sample that is greater than in an earlier scrape, and by how much.
     pub(crate) fn since(&self, earlier: &Self) -> BTreeMap<String, f64> {
         let grown = self.0.iter().map(|(key, value)| (key.clone(), value - earlier.0.get(key).unwrap_or(&0.0)));

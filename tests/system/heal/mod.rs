@@ -68,13 +68,13 @@ impl Disturbance {
 
     fn round(&self, site: &mut Site, side: Side, disturb: impl FnOnce(&mut Site)) {
         site.lay_foreign();
-        let (foreign, counters) = (site.foreign_before(), site.metrics());
+        let (foreign, counters) = (Site::foreign_before(), site.metrics());
         site.begin();
         disturb(site);
         let took = site.until_right(self.name);
         table::note(self.name, side.dev(), took);
         let mut before = foreign.clone();
-        let mut after = site.foreign();
+        let mut after = Site::foreign();
         if self.takes {
             // None appeared, at least.
             assert!(after.on(side.dev()).0.is_subset(&before.on(side.dev()).0), "{:?}", after.on(side.dev()));

@@ -95,9 +95,9 @@ fn a_route_of_somebody_else_under_our_key_stays_and_is_shown() {
         within(Duration::from_secs(5), "it is shown", || {
             let metrics = site.metrics();
             let labels = [("family", side.label())];
-            let failures = metrics.sum("weft_change_failures_total", &[labels[0], ("outcome", "blocked")]);
-            let shown = metrics.sum("weft_foreign_routes", &labels);
-            if failures >= 1.0 && shown == 1.0 { Ok(()) } else { Err((failures, shown)) }
+            let failures = metrics.count("weft_change_failures_total", &[labels[0], ("outcome", "blocked")]);
+            let shown = metrics.count("weft_foreign_routes", &labels);
+            if failures >= 1 && shown == 1 { Ok(()) } else { Err((failures, shown)) }
         });
         let route = json(&format!("ip -j {flag} route show {key} dev {dev}"));
         assert_eq!((route.len(), &route[0]["protocol"]), (1, &"static".into()), "{route:?}");

@@ -162,7 +162,7 @@ impl Site {
     /// Things of others where they are easily hit, if they are not there: routes and an address on our
     /// devices, neighbours on the underlay. The agent has looked at them when this returns.
     pub(super) fn lay_foreign(&mut self) {
-        let passes = self.metrics().sum("weft_passes_total", &[]);
+        let passes = self.metrics().count("weft_passes_total", &[]);
         let mut laid = false;
         for (line, _) in FOREIGN {
             match try_sh(line) {
@@ -174,14 +174,14 @@ impl Site {
         }
         if laid {
             within(PATIENCE, "the agent has looked", || {
-                let now = self.metrics().sum("weft_passes_total", &[]);
+                let now = self.metrics().count("weft_passes_total", &[]);
                 if now > passes { Ok(()) } else { Err(now) }
             });
         }
     }
 
     /// The things of others, everywhere.
-    pub(super) fn foreign(&self) -> Picture {
+    pub(super) fn foreign() -> Picture {
         let on_ours = DEVICES.into_iter().flat_map(|dev| {
             let facts = Picture::of_device(dev).0.into_iter();
             let foreign = facts.filter(|fact| is_foreign(fact) && !is_the_kernels(fact));
@@ -191,8 +191,8 @@ impl Site {
     }
 
     /// The same, when nothing has been disturbed yet: nothing of it may be missing.
-    pub(super) fn foreign_before(&self) -> Picture {
-        let foreign = self.foreign();
+    pub(super) fn foreign_before() -> Picture {
+        let foreign = Self::foreign();
         for (line, mark) in FOREIGN {
             assert!(foreign.0.iter().any(|fact| fact.contains(mark)), "weft undid `{line}`");
         }
@@ -260,15 +260,15 @@ impl Site {
             let labels = [("family", side.label()), ("table", *table), ("cause", *cause)];
             within(Duration::from_secs(2), "the cause is counted", || {
                 let now = agent.metrics();
-                let grown = now.sum("weft_changes_total", &labels) - before.sum("weft_changes_total", &labels);
-                if grown >= 1.0 { Ok(()) } else { Err((labels, now.since(before))) }
+                let grown = now.count("weft_changes_total", &labels) - before.count("weft_changes_total", &labels);
+                if grown >= 1 { Ok(()) } else { Err((labels, now.since(before))) }
             });
         }
         let now = agent.metrics();
         for cause in ["start", "node_joined", "node_changed", "node_left"] {
             let labels = [("cause", cause)];
-            let grown = now.sum("weft_changes_total", &labels) - before.sum("weft_changes_total", &labels);
-            assert!(grown == 0.0, "{cause}: {:?}", now.since(before));
+            let grown = now.count("weft_changes_total", &labels) - before.count("weft_changes_total", &labels);
+            assert!(grown == 0, "{cause}: {:?}", now.since(before));
         }
     }
 
