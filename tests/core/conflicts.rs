@@ -127,6 +127,19 @@ fn what_belongs_to_this_host_is_not_given_away() {
 }
 
 #[test]
+fn an_address_that_this_host_gets_later_is_taken_back_from_a_peer() {
+    let mut world = World::with_peers(2);
+    let report = world.converge();
+    assert_eq!(peer_states(&report, Family::V4)[&plain(2).name], PeerState::Installed);
+    let docker = world.kernel.net.index(&weft::model::addr::IfName::new("docker0")).unwrap();
+    world.kernel.net.add_address(docker, public_ip(Family::V4, 3), 32);
+    crate::world::lock(&world.watch).off = true;
+    let report = world.pass();
+    assert!(matches!(&peer_states(&report, Family::V4)[&plain(2).name], PeerState::Rejected(_)));
+    assert_eq!(world.tables(Family::V4).len(), 3);
+}
+
+#[test]
 fn a_pod_cidr_outside_the_network_is_refused() {
     let outside = |family| cidr(if family == Family::V4 { "10.245.2.0/24" } else { "fd00:245::/64" });
     assert_rejected(with(|family, peer| peer.subnet = outside(family)), "outside Network");

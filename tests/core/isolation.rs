@@ -136,6 +136,11 @@ proptest! {
         for of in Family::BOTH {
             let tables = world.tables(of);
             let states = peer_states(&report, of);
+            let said = report.families.get(of).as_ref().unwrap();
+            for kind in Kind::ALL {
+                let there = (1..=PEERS).flat_map(|n| rows(&peer(of, n))).filter(|row| tables.at(row) == Some(*row));
+                prop_assert_eq!(said.present.get(kind), there.filter(|row| row.kind() == kind).count());
+            }
             for other in (1..=PEERS).filter(|other| of != family || *other != n) {
                 prop_assert_eq!(&states[&plain(other).name], &PeerState::Installed);
                 for row in rows(&peer(of, other)) {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use weft::kernel::fake::{FakeKernel, Net, Tried};
 use weft::model::addr::{ByFamily, Family, IfIndex, IfName, Mac, Subnet, Vni};
-use weft::model::host::Scope;
+use weft::model::device::DeviceSpec;
+use weft::model::host::{LinkKind, Scope, VxlanAttributes};
 use weft::model::node::{NodeRecord, OwnNode, Peer, Snapshot};
 use weft::model::op::{Ack, Op};
 use weft::model::settings::{DEFAULT_PORT, Overlay, Settings, UnderlayRules};
@@ -226,7 +227,29 @@ impl World {
             let peers = self.wanted(family).len();
             let all = weft::reconcile::report::ByKind { fdb: peers, neighbour: peers, route: peers };
             assert_eq!((said.wanted, said.present), (all, all), "{family}");
+            self.assert_device(said.device.as_ref().expect("it is ready"));
         }
+    }
+
+    /// The device is what the report says that it should be.
+    fn assert_device(&self, spec: &DeviceSpec) {
+        let link = self.kernel.net.link(&spec.name).expect("the device exists");
+        let vxlan = VxlanAttributes {
+            vni: spec.vni,
+            port: spec.port,
+            underlay: Some(spec.underlay),
+            local: Some(spec.local),
+            learning: spec.learning,
+            gbp: spec.gbp,
+            alien: false,
+        };
+        assert_eq!(link.kind, LinkKind::Vxlan(vxlan));
+        assert_eq!((link.mac, link.mtu, link.up), (Some(spec.mac), spec.mtu, true));
+        assert!(link.addrgen_none || link.ipv6_disabled.is_none());
+        let address = |held: &&weft::model::Address| held.ip == spec.address && held.len == spec.family.bits();
+        assert!(link.addresses.iter().any(|held| address(&held)), "{:?}", link.addresses);
+        let strange = link.addresses.iter().find(|held| spec.network.contains(held.ip) && !address(held));
+        assert_eq!(strange, None);
     }
 
     /// Faults stop; after a bounded number of passes there is nothing left to do. The last report.
