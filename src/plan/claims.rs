@@ -4,7 +4,7 @@
 //! already granted is refused whole. It looks at the snapshot alone, so every agent of the cluster
 //! comes to the same answer whatever it saw before, also after a restart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use crate::model::addr::{Mac, Subnet};
@@ -131,43 +131,39 @@ impl Refused {
 pub struct Claims<'a> {
     ground: &'a Ground,
     /// Disjoint, so the last one that begins at or before an address is the only one that can hold it.
-    subnets: BTreeMap<IpAddr, (Subnet, NodeName)>,
-    macs: BTreeMap<Mac, NodeName>,
-    public_ips: BTreeMap<IpAddr, NodeName>,
+    subnets: BTreeMap<IpAddr, (Subnet, &'a NodeName)>,
+    macs: HashMap<Mac, &'a NodeName>,
+    public_ips: BTreeMap<IpAddr, &'a NodeName>,
 }
 
 impl<'a> Claims<'a> {
     /// Nothing granted yet but what the host itself takes up.
     pub fn new(ground: &'a Ground) -> Self {
-        Self { ground, subnets: BTreeMap::new(), macs: BTreeMap::new(), public_ips: BTreeMap::new() }
+        Self { ground, subnets: BTreeMap::new(), macs: HashMap::new(), public_ips: BTreeMap::new() }
     }
 
     /// Grants everything a peer claims, or nothing.
     ///
     /// # Errors
     /// The first thing that stands against it.
-    pub fn grant(&mut self, name: &NodeName, peer: &Peer) -> Result<(), Refused> {
+    pub fn grant(&mut self, name: &'a NodeName, peer: &Peer) -> Result<(), Refused> {
         self.subnet_is_free(peer.subnet)?;
         self.mac_is_free(peer.mac)?;
         self.public_ip_is_free(peer)?;
-        self.hold(name, peer.subnet);
-        self.macs.insert(peer.mac, name.clone());
-        self.public_ips.insert(peer.public_ip, name.clone());
+        self.subnets.insert(peer.subnet.base(), (peer.subnet, name));
+        self.macs.insert(peer.mac, name);
+        self.public_ips.insert(peer.public_ip, name);
         Ok(())
     }
 
     /// Sets a pod CIDR aside for a node that cannot be used now, if nothing stands against it. Whether
     /// it was: a node that would lose a conflict if it were usable has nothing to be kept for.
-    pub fn reserve(&mut self, name: &NodeName, subnet: Subnet) -> bool {
+    pub fn reserve(&mut self, name: &'a NodeName, subnet: Subnet) -> bool {
         let free = self.subnet_is_free(subnet).is_ok();
         if free {
-            self.hold(name, subnet);
+            self.subnets.insert(subnet.base(), (subnet, name));
         }
         free
-    }
-
-    fn hold(&mut self, name: &NodeName, subnet: Subnet) {
-        self.subnets.insert(subnet.base(), (subnet, name.clone()));
     }
 
     fn subnet_is_free(&self, subnet: Subnet) -> Result<(), Refused> {
@@ -182,7 +178,7 @@ impl<'a> Claims<'a> {
             return Err(Refused::OverlapsUnderlay { subnet, underlay: *underlay });
         }
         if let Some((other, holder)) = self.overlapping(subnet) {
-            return Err(Refused::Subnet { subnet, other: *other, holder: holder.clone() });
+            return Err(Refused::Subnet { subnet, other: *other, holder: NodeName::clone(holder) });
         }
         match self.public_ips.range(subnet.base()..=subnet.last()).next() {
             Some((ip, _)) => Err(Refused::PublicIpInPodCidr { ip: *ip, subnet }),
@@ -190,7 +186,7 @@ impl<'a> Claims<'a> {
         }
     }
 
-    fn overlapping(&self, subnet: Subnet) -> Option<&(Subnet, NodeName)> {
+    fn overlapping(&self, subnet: Subnet) -> Option<&(Subnet, &'a NodeName)> {
         let (_, held) = self.subnets.range(..=subnet.last()).next_back()?;
         held.0.overlaps(subnet).then_some(held)
     }
@@ -200,7 +196,7 @@ impl<'a> Claims<'a> {
             return Err(Refused::OurMac(mac));
         }
         match self.macs.get(&mac) {
-            Some(holder) => Err(Refused::Mac { mac, holder: holder.clone() }),
+            Some(holder) => Err(Refused::Mac { mac, holder: NodeName::clone(holder) }),
             None => Ok(()),
         }
     }
@@ -211,7 +207,7 @@ impl<'a> Claims<'a> {
             return Err(Refused::OurAddress(ip));
         }
         if let Some(holder) = self.public_ips.get(&ip) {
-            return Err(Refused::PublicIp { ip, holder: holder.clone() });
+            return Err(Refused::PublicIp { ip, holder: NodeName::clone(holder) });
         }
         let inside = [self.ground.own, peer.subnet].into_iter().find(|subnet| subnet.contains(ip));
         let inside = inside.or_else(|| self.overlapping(Subnet::host(ip)).map(|held| held.0));

@@ -46,8 +46,8 @@ pub fn desired(snapshot: &Snapshot, ground: &ByFamily<Option<Ground>>) -> Desire
     Desired { families: ByFamily::from_fn(family) }
 }
 
-fn wanted(family: Family, by_seniority: &[&NodeRecord], ground: &Ground) -> Wanted {
-    let mut wanted = Wanted::default();
+fn wanted<'a>(family: Family, by_seniority: &[&'a NodeRecord], ground: &'a Ground) -> Wanted {
+    let (mut wanted, mut peers) = (Wanted::default(), Vec::new());
     let mut claims = Claims::new(ground);
     for node in by_seniority {
         let name = &node.name;
@@ -61,7 +61,7 @@ fn wanted(family: Family, by_seniority: &[&NodeRecord], ground: &Ground) -> Want
             }
             Standing::Usable(peer) => match claims.grant(name, peer) {
                 Ok(()) => {
-                    wanted.peers.insert(peer.subnet, (name.clone(), *peer));
+                    peers.push((peer.subnet, (name.clone(), *peer)));
                     continue;
                 }
                 Err(refused) => Without::Rejected(refused.label(), refused.to_string()),
@@ -69,6 +69,7 @@ fn wanted(family: Family, by_seniority: &[&NodeRecord], ground: &Ground) -> Want
         };
         wanted.without.insert(name.clone(), without);
     }
+    wanted.peers = peers.into_iter().collect();
     wanted.tables = tables(&wanted.peers);
     wanted
 }

@@ -44,7 +44,7 @@ impl Pass<'_> {
 
     /// Keeps back what an API server that has lost its mind must not do.
     fn withhold(&mut self, causes: &Causes<'_>, program: &mut Program<'_>, report: &mut FamilyReport) {
-        let for_want_of_a_node = |op: &Op| matches!(op, Op::Del { .. }) && !causes.of(op).is_drift();
+        let for_want_of_a_node = |op: &Op| matches!(op, Op::Del { .. }) && !causes.of(op).0.is_drift();
         let removals = Kind::ALL.map(|kind| (kind, program.removals(kind, for_want_of_a_node)));
         let mass = removals.iter().find(|(_, (gone, there))| *gone > FEW && gone * 3 > *there);
         let many = removals.iter().any(|(_, (gone, _))| *gone > FEW);
@@ -104,14 +104,16 @@ impl Pass<'_> {
             wrote = true;
             let mut look_again = false;
             let acks = self.kernel.apply(&batch);
+            self.report.changes.reserve(batch.len());
             for (op, ack) in batch.into_iter().zip(acks) {
-                let cause = if self.memory.attempts.has_failed(&op) { Cause::Retry } else { causes.of(&op) };
+                let (cause, peer) = causes.of(&op);
+                let cause = if self.memory.attempts.has_failed(&op) { Cause::Retry } else { cause };
                 match self.settle(&op, &ack, cause.is_drift()) {
                     Settled::Done => program.done(&op),
                     Settled::LookAgain => look_again = true,
                     Settled::Recreate | Settled::Failed => {}
                 }
-                let peer = causes.peer(&op).cloned();
+                let peer = peer.cloned();
                 self.report.changes.push(Change { family: causes.family, op, cause, peer, ack });
             }
             if look_again {
@@ -130,16 +132,18 @@ struct Causes<'a> {
 
 impl Causes<'_> {
     fn peer(&self, op: &Op) -> Option<&NodeName> {
-        let entry = op.entry()?;
-        self.now.owner(entry).or_else(|| self.before.as_ref()?.owner(entry))
+        self.of(op).1
     }
 
-    fn of(&self, op: &Op) -> Cause {
-        match op {
-            Op::Set { entry, replace, .. } => of_set(entry, *replace, self.now.owner(entry), self.before.as_ref()),
-            Op::Del { entry, .. } => of_del(entry, &self.now, self.before.as_ref()),
-            Op::Link(_) => Cause::LocalChanged,
-        }
+    /// Why, and for whom.
+    fn of(&self, op: &Op) -> (Cause, Option<&NodeName>) {
+        let Some(entry) = op.entry() else { return (Cause::LocalChanged, None) };
+        let (owner, before) = (self.now.owner(entry), self.before.as_ref());
+        let cause = match op {
+            Op::Set { replace, .. } => of_set(entry, *replace, owner, before),
+            Op::Del { .. } | Op::Link(_) => of_del(entry, &self.now, before),
+        };
+        (cause, owner.or_else(|| before?.owner(entry)))
     }
 
     /// A change that could not be tried because what it needs is not there.
