@@ -52,8 +52,6 @@ fn main() -> std::process::ExitCode {
         api_away::all(),
         heal::all(),
         restart::all(),
-        api_away::all(),
-        own_node::all(),
     ];
     sandbox::contained(tests.concat(), heal::print)
 }
