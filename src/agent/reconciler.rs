@@ -86,14 +86,17 @@ impl Reconciler {
 }
 
 fn end_of(report: &Report) -> Ended {
-    let withheld = report.families.iter().any(|(_, family)| family.as_ref().is_some_and(|it| it.withheld.is_some()));
+    let families = || report.families.iter().filter_map(|(_, family)| family.as_ref());
     match report.verdict {
         Verdict::Blind(_) => Ended::Blind,
         Verdict::Waiting(_) => Ended::Waiting,
         Verdict::Converged => Ended::Done,
+        // One family waits for something, whatever the other does.
+        Verdict::Incomplete if families().any(|family| family.waiting.is_some()) => Ended::Waiting,
         // What is pending says when it is due, what is withheld waits for the API server; if it is
         // neither, the pass stopped half-way.
-        Verdict::Incomplete if report.next_try.is_some() || withheld => Ended::Done,
+        Verdict::Incomplete if report.next_try.is_some() => Ended::Done,
+        Verdict::Incomplete if families().any(|family| family.withheld.is_some()) => Ended::Done,
         Verdict::Incomplete => Ended::Unfinished,
     }
 }

@@ -34,8 +34,8 @@ pub fn run(config: &PlanConfig) -> ExitCode {
                 _ if report.families.iter().any(|(_, family)| family.as_ref().is_some_and(|f| f.waiting.is_some())) => {
                     ExitCode::FAILURE
                 }
-                (_, true) => ExitCode::SUCCESS,
-                (_, false) => ExitCode::from(SOMETHING_TO_DO),
+                (Verdict::Converged, true) => ExitCode::SUCCESS,
+                (Verdict::Converged | Verdict::Incomplete, _) => ExitCode::from(SOMETHING_TO_DO),
             }
         }
         Err(problem) => {
@@ -126,6 +126,12 @@ fn write_families(text: &mut String, report: &Report) -> std::fmt::Result {
         let Some(of_family) = report.families.get(family) else { continue };
         for shadow in &of_family.shadows {
             writeln!(text, "# {family} {}: {}", shadow.peer, shadow.problem)?;
+        }
+        if let Some(withheld) = &of_family.withheld {
+            writeln!(text, "# {family}: {withheld}")?;
+        }
+        for pending in of_family.pending.iter().filter(|pending| pending.peer.is_none()) {
+            writeln!(text, "# {family}: {}: {}", pending.op, pending.problem)?;
         }
         for (name, state) in peer_states(report, family) {
             match state {

@@ -27,6 +27,24 @@ pub struct Wanted {
     pub without: BTreeMap<NodeName, Without>,
 }
 
+impl Wanted {
+    /// This, and what another has that this has not.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        for entry in other.tables.entries().filter(|entry| self.tables.at(entry).is_none()) {
+            both.tables.set(entry);
+        }
+        for (subnet, peer) in &other.peers {
+            both.peers.entry(*subnet).or_insert_with(|| peer.clone());
+        }
+        for (subnet, name) in &other.held {
+            both.held.entry(*subnet).or_insert_with(|| name.clone());
+        }
+        both
+    }
+}
+
 /// Why a node gets nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Without {

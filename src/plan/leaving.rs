@@ -71,7 +71,8 @@ impl Leaving {
         });
         // Another route under the new one's key may stand before it and win.
         let alone = self.surplus.iter().all(|(other, route)| {
-            other == key || other.dst != key.dst || !is_ours(&Entry::Route(*other, *route), wanted)
+            let in_front = other != key && other.dst == key.dst && wanted.tables.routes.contains_key(other);
+            !in_front || !is_ours(&Entry::Route(*other, *route), wanted)
         });
         next_stays && alone && instead.all(|(key, route)| self.routes.get(key) == Some(route))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 const SHORTEST_GAP: Duration = Duration::from_millis(20);
 /// However long passes take, a change is looked at within this.
 const LONGEST_GAP: Duration = Duration::from_millis(500);
-/// The next look when a pass had to stop half-way because the ground moved.
+/// The next look when a pass had to stop half-way because the ground moved; it doubles too.
 const UNFINISHED: Duration = Duration::from_millis(100);
 /// The first delay after the kernel could not be read; it doubles.
 const BLIND: Duration = Duration::from_millis(200);
@@ -35,13 +35,14 @@ pub struct Pace {
     resync: Duration,
     due: Duration,
     not_before: Duration,
-    blind: u32,
+    /// Passes in a row that ended so.
+    streak: (Ended, u32),
 }
 
 impl Pace {
     /// The first pass is due at once. `resync` is the period of the slow timer.
     pub const fn new(resync: Duration) -> Self {
-        Self { resync, due: Duration::ZERO, not_before: Duration::ZERO, blind: 0 }
+        Self { resync, due: Duration::ZERO, not_before: Duration::ZERO, streak: (Ended::Done, 0) }
     }
 
     /// How long to wait for something to happen; zero if a pass is due.
@@ -59,13 +60,14 @@ impl Pace {
     pub fn ended(&mut self, now: Duration, took: Duration, ended: Ended, next_try: Option<Duration>, jitter: f64) {
         // At most a third of the time is spent looking, however busy the host.
         self.not_before = now + (took * 2).clamp(SHORTEST_GAP, LONGEST_GAP);
-        self.blind = if ended == Ended::Blind { self.blind.saturating_add(1) } else { 0 };
+        self.streak = if self.streak.0 == ended { (ended, self.streak.1.saturating_add(1)) } else { (ended, 0) };
+        let doubled = |first: Duration| first.saturating_mul(1 << self.streak.1.min(10)).min(BLIND_AT_MOST);
         let slow = self.resync.mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0));
         let delay = match ended {
             Ended::Done => slow,
-            Ended::Unfinished => UNFINISHED,
+            Ended::Unfinished => doubled(UNFINISHED),
             Ended::Waiting => WAITING.min(slow),
-            Ended::Blind => BLIND.saturating_mul(1 << (self.blind - 1).min(10)).min(BLIND_AT_MOST),
+            Ended::Blind => doubled(BLIND),
         };
         self.due = next_try.map_or(now + delay, |at| at.min(now + delay)).max(self.not_before);
     }

@@ -25,11 +25,24 @@ pub struct Memory {
     pub(super) before: ByFamily<Option<Arc<Desired>>>,
     /// The device as wanted at the end of the last pass.
     pub(super) devices: ByFamily<Option<DeviceSpec>>,
-    /// A change in place was refused: make the device anew.
-    pub(super) recreate: ByFamily<bool>,
+    /// Whether a change in place was refused, so that the device is made anew.
+    pub(super) renewal: ByFamily<Renewal>,
     /// A mass removal was seen when this many whole LISTs had been made.
     pub(super) mass: ByFamily<Option<u64>>,
     desired: Option<Cached>,
+}
+
+/// Making a device anew because the kernel refuses a change in place. Once: if the new one is no better,
+/// making one again and again would cut the node off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Renewal {
+    /// Nothing was refused since the device was last right.
+    #[default]
+    Unneeded,
+    /// The next thing to do.
+    Needed,
+    /// It was done, and the device has not been right since.
+    Done,
 }
 
 /// What is wanted changes only with the snapshot or the host's own ground; passes are many more.
@@ -54,13 +67,30 @@ impl Memory {
         desired
     }
 
-    /// Takes note of how a family was left.
-    pub(super) fn keep(&mut self, family: Family, desired: Option<Arc<Desired>>, device: Option<DeviceSpec>) {
-        if desired.is_some() {
-            *self.before.get_mut(family) = desired;
-        }
+    /// Takes note of how a family was left: the device as wanted, and the rows that were worked on, if
+    /// any were. Rows that are kept although their node is gone stay known as that node's.
+    pub(super) fn keep(
+        &mut self,
+        family: Family,
+        device: Option<DeviceSpec>,
+        desired: Option<Arc<Desired>>,
+        withheld: bool,
+    ) {
         if device.is_some() {
             *self.devices.get_mut(family) = device;
+        }
+        let Some(now) = desired.as_ref().and_then(|desired| desired.families.get(family).as_ref()) else { return };
+        let before = self.before.get_mut(family);
+        let known = before.as_ref().and_then(|before| before.families.get(family).as_ref());
+        match (withheld, known) {
+            (false, _) => *before = desired,
+            (true, Some(known)) => {
+                let mut both = Desired::default();
+                *both.families.get_mut(family) = Some(now.or(known));
+                *before = Some(Arc::new(both));
+            }
+            // Whose the rows are that are kept, nobody knows yet.
+            (true, None) => {}
         }
     }
 }

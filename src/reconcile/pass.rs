@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::memory::Memory;
-use super::report::{Change, FamilyReport, Pending, Report, Verdict};
+use super::memory::{Memory, Renewal};
+use super::report::{ByKind, Change, FamilyReport, Pending, Report, Verdict};
 use crate::kernel::Kernel;
 use crate::model::addr::{ByFamily, Family};
 use crate::model::host::Host;
@@ -152,9 +152,10 @@ impl Pass<'_> {
     /// tried.
     fn device(&mut self, local: &Local, host: &Host, report: &mut FamilyReport) -> Result<Dev, bool> {
         let spec = &local.device;
-        let recreate = *self.memory.recreate.get(spec.family);
-        let ops = match compare(spec, host, recreate) {
+        let renew = *self.memory.renewal.get(spec.family) == Renewal::Needed;
+        let ops = match compare(spec, host, renew) {
             DeviceState::Ready(dev) => {
+                *self.memory.renewal.get_mut(spec.family) = Renewal::Unneeded;
                 self.memory.attempts.looked(&spec.name, true, &[]);
                 report.ready = true;
                 return Ok(dev);
@@ -167,15 +168,21 @@ impl Pass<'_> {
         };
         let ops: Vec<Op> = ops.into_iter().map(Op::Link).collect();
         self.memory.attempts.looked(&spec.name, true, &ops);
+        for op in &ops {
+            // Done twice in this pass and not there: once can be somebody who deleted the device meanwhile.
+            let told = self.report.changes.iter().filter(|change| change.ack == Ack::Done && change.op == *op);
+            if told.count() > 1 {
+                self.memory.attempts.doubted(op, self.now);
+            }
+        }
+        let put_off = |op: &Op| self.memory.attempts.put_off(op, self.now);
+        // A device goes only if another can be made in its place.
+        let stuck = ops.iter().any(|op| matches!(op, Op::Link(LinkOp::Create(_))) && put_off(op).is_some());
         let mut batch = Vec::new();
         for op in ops {
-            // Done twice in this pass and not there: once can be somebody who deleted the device meanwhile.
-            let told = self.report.changes.iter().filter(|change| change.ack == Ack::Done && change.op == op);
-            if told.count() > 1 {
-                self.memory.attempts.doubted(&op, self.now);
-            }
-            match self.memory.attempts.put_off(&op, self.now) {
+            match put_off(&op) {
                 Some(put_off) => report.pending.push(pending(op, None, &put_off)),
+                None if stuck => {}
                 None => batch.push(op),
             }
         }
@@ -196,10 +203,12 @@ impl Pass<'_> {
             let Op::Link(link) = &op else { continue };
             let cause = of_link(link, &local.device, self.memory.devices.get(family).as_ref());
             let created = matches!(link, LinkOp::Create(_));
-            match self.settle(&op, &ack, cause.is_drift()) {
-                Settled::Done if created => *self.memory.recreate.get_mut(family) = false,
-                Settled::Recreate => *self.memory.recreate.get_mut(family) = true,
-                Settled::Done | Settled::LookAgain | Settled::Failed => {}
+            let settled = self.settle(&op, &ack, cause.is_drift());
+            let renewal = self.memory.renewal.get_mut(family);
+            match (settled, *renewal) {
+                (Settled::Done, Renewal::Needed) if created => *renewal = Renewal::Done,
+                (Settled::Recreate, Renewal::Unneeded) => *renewal = Renewal::Needed,
+                _ => {}
             }
             self.report.changes.push(Change { family, op, cause, peer: None, ack });
         }
@@ -218,8 +227,7 @@ impl Pass<'_> {
         match verdict {
             verdict::Verdict::Settled => Settled::Done,
             verdict::Verdict::LookAgain => Settled::LookAgain,
-            // Once: if a new device is no better, making one again and again would cut the node off.
-            verdict::Verdict::Recreate if !self.memory.attempts.has_failed(op) => {
+            verdict::Verdict::Recreate => {
                 self.memory.attempts.failed(op, problem, self.now);
                 Settled::Recreate
             }
@@ -229,7 +237,7 @@ impl Pass<'_> {
                 self.memory.attempts.failed(op, problem, self.now);
                 Settled::Failed
             }
-            verdict::Verdict::Retry | verdict::Verdict::Recreate => {
+            verdict::Verdict::Retry => {
                 self.memory.attempts.failed(op, problem, self.now);
                 Settled::Failed
             }
@@ -250,8 +258,9 @@ impl Pass<'_> {
     fn keep(&mut self) {
         for family in Family::BOTH {
             let Some(report) = self.report.families.get(family) else { continue };
-            let desired = self.report.desired.clone().filter(|_| report.ready && report.withheld.is_none());
-            self.memory.keep(family, desired, report.device.clone());
+            let worked_on = report.ready || report.wanted != ByKind::default();
+            let desired = self.report.desired.clone().filter(|_| worked_on);
+            self.memory.keep(family, report.device.clone(), desired, report.withheld.is_some());
         }
     }
 }

@@ -9,13 +9,23 @@ use crate::kernel::fake::{FakeKernel, Net};
 use crate::kernel::{Kernel, ObserveError};
 use crate::model::addr::Family;
 use crate::model::host::{Host, Scope};
+use crate::model::node::Snapshot;
 use crate::model::op::{Ack, Op};
 
 /// What a pass would do now to a kernel that looks like `host`. Its changes are in the order in which
 /// they would be made.
 pub fn preview(host: &Host, input: &Input<'_>) -> Report {
     let mut copy = Copy::new(host, &input.settings.scope());
-    pass(&mut copy, input, &mut Memory::default(), Duration::ZERO)
+    let mut memory = Memory::default();
+    let first = pass(&mut copy, input, &mut memory, Duration::ZERO);
+    if !first.wants_list {
+        return first;
+    }
+    // The agent would read the list once more before it removes so much; a saved list says the same again.
+    let again = Snapshot { lists: input.snapshot.lists + 1, ..input.snapshot.clone() };
+    let mut report = pass(&mut copy, &Input { snapshot: &again, ..*input }, &mut memory, Duration::ZERO);
+    report.changes.splice(..0, first.changes);
+    report
 }
 
 /// A kernel in memory that begins as another was seen. What no operation of ours changes stays as it

@@ -298,3 +298,61 @@ fn a_dry_run_tells_what_a_pass_then_does() {
     let done: Vec<String> = world.pass().changes.iter().map(|change| change.op.to_string()).collect();
     assert_eq!((foretold.len(), foretold), (3, done));
 }
+
+#[test]
+fn a_dry_run_shows_a_mass_removal_too() {
+    let mut world = World::with_peers(30);
+    world.pass();
+    (1..=20).for_each(|n| world.remove(&format!("node-{n}")));
+    let host = world.kernel.net.observe(&world.settings.scope());
+    let input = Input { settings: &world.settings, snapshot: &world.snapshot };
+    let report = super::preview(&host, &input);
+    assert_eq!((report.changes.len(), report.verdict), (60, Verdict::Converged));
+}
+
+#[test]
+fn a_peer_that_came_while_removals_were_kept_back_is_kept_too() {
+    let mut world = World::with_peers(3);
+    world.pass();
+    let own = world.snapshot.own.take();
+    world.remove("node-1");
+    world.put(peer(9));
+    assert_eq!(world.pass().changes.len(), 3);
+    world.remove("node-9");
+    assert!(world.pass().changes.is_empty());
+    world.snapshot.own = own;
+    world.snapshot.lists += 1;
+    world.snapshot.generation += 1;
+    let report = world.pass();
+    assert_eq!((report.changes.len(), report.verdict.clone()), (6, Verdict::Converged), "{report:#?}");
+    assert!(report.changes.iter().all(|change| change.cause == Cause::NodeLeft), "{:?}", told(&report));
+}
+
+#[test]
+fn a_device_that_cannot_be_changed_is_made_anew_once() {
+    use crate::kernel::fake::Fate;
+    use crate::model::op::LinkOp;
+    let mut world = World::with_peers(2);
+    world.pass();
+    // A kernel whose every device comes out so, and that lets nobody change it.
+    world.kernel.meddle(|net| {
+        if let Some(device) = net.index(&IfName::new("flannel.1")) {
+            net.set_vxlan(device, |vxlan| vxlan.learning = true);
+        }
+    });
+    world.kernel.rule(|op| match op {
+        Op::Link(LinkOp::SetLearning(..)) => Some(Fate::Refused(95)),
+        _ => None,
+    });
+    let device = world.kernel.net.index(&IfName::new("flannel.1")).expect("the device");
+    world.kernel.net.set_vxlan(device, |vxlan| vxlan.learning = true);
+    let mut deletes = 0;
+    for _ in 0..20 {
+        let report = world.pass();
+        deletes += report.changes.iter().filter(|change| matches!(change.op, Op::Link(LinkOp::Delete(_)))).count();
+        world.now += Duration::from_secs(1);
+    }
+    assert_eq!(deletes, 1);
+    let device = world.kernel.net.index(&IfName::new("flannel.1")).expect("the device");
+    assert_eq!(world.kernel.net.tables(device, crate::model::addr::Family::V4).expect("tables").len(), 6);
+}

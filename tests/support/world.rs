@@ -86,6 +86,12 @@ impl World {
         within(Duration::from_secs(10), "the Node announces us", || {
             self.own_annotation("public-ip").is_some().then_some(()).ok_or_else(|| self.api.node(OWN))
         });
+        // The kernel takes its time over a new IPv6 address (`addrconf_dad_work`): it announces it, and makes its
+        // local route, only then. A test that listens for what weft writes should not hear of that.
+        within(Duration::from_secs(10), "our IPv6 address has its local route", || {
+            let routes = crate::sandbox::json("ip -6 -j route show table local type local dev flannel-v6.1");
+            if routes.is_empty() { Err("none") } else { Ok(()) }
+        });
     }
 
     /// The agent that was started.
