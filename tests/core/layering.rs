@@ -12,7 +12,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("kernel", &[]),
     ("cluster", &[]),
     ("config", &["cluster"]),
-    ("node", &["plan"]),
+    ("node", &[]),
     ("reconcile", &["plan", "kernel"]),
     ("status", &["reconcile", "plan"]),
     ("agent", &["plan", "kernel", "cluster", "config", "node", "reconcile", "status"]),
