@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use weft::kernel::fake::Fate;
-use weft::model::addr::Family;
-use weft::model::op::{LinkOp, Op};
+use weft::model::addr::{Family, IfIndex};
+use weft::model::op::{Dev, LinkOp, Op, Refusal};
 use weft::model::table::Entry;
 use weft::plan::cause::Cause;
+use weft::plan::verdict::{Verdict as Meaning, verdict};
 use weft::reconcile::{Report, Verdict};
 
 use crate::world::{MINUTE, World, device, peer, pod_cidr, rows, vtep_mac};
@@ -188,4 +189,23 @@ fn a_device_that_somebody_keeps_deleting_is_remade_less_and_less_often() {
     });
     assert!((60..90).contains(&remade.len()), "{} times in ten minutes", remade.len());
     world.converge();
+}
+
+#[test]
+fn what_is_gone_already_is_done_and_what_vanished_is_looked_at_again() {
+    let [fdb, neighbour, route] = rows(&peer(family(), 1));
+    let dev = Dev { index: IfIndex(4), name: device(family()) };
+    let says = |op: &Op, errno| verdict(op, &Refusal { errno, text: None });
+    for (entry, gone) in [(fdb, 2), (neighbour, 2), (route, 3)] {
+        let (set, del) = (Op::Set { dev: dev.clone(), entry, replace: false }, Op::Del { dev: dev.clone(), entry });
+        assert_eq!(says(&del, gone), Meaning::Settled);
+        for vanished in [19, 100] {
+            assert_eq!(says(&set, vanished), Meaning::LookAgain);
+        }
+        for other in [1, 12, 22, 105] {
+            assert_eq!(says(&set, other), Meaning::Retry);
+            assert_eq!(says(&del, other), Meaning::Retry);
+        }
+    }
+    assert_eq!(says(&Op::Set { dev, entry: route, replace: false }, 17), Meaning::Blocked);
 }
