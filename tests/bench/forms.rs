@@ -122,7 +122,7 @@ impl Bench<'_> {
             Form::Spread => {
                 let passed = self.machine.pass(&self.machine.cluster.full, &mut Memory::default());
                 assert_eq!(passed.report.changes.len(), 2 * self.peers.len(), "routes in, routes out, nothing else");
-                of.adopt.add(passed.written);
+                of.adopt.add(passed.written.wall);
             }
             Form::Objects => {
                 let routes = self.routes(Form::Objects, device);

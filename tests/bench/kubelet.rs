@@ -124,8 +124,8 @@ fn images() -> Value {
         let digest = format!("{digest:016x}{:016x}{digest:016x}{:016x}", digest ^ 0x5555, digest ^ 0xaaaa);
         json!({
             "names": [
-                format!("registry.example.com/platform/team-{}/service-{number}@sha256:{digest}", number % 7),
-                format!("registry.example.com/platform/team-{}/service-{number}:v1.{}.{number}", number % 7, number % 13),
+                format!("123456789012.dkr.ecr.eu-central-1.example.com/platform/team-{}/service-{number}@sha256:{digest}", number % 7),
+                format!("123456789012.dkr.ecr.eu-central-1.example.com/platform/team-{}/service-{number}:v1.{}.{number}", number % 7, number % 13),
             ],
             "sizeBytes": 40_000_000 + number * 1_234_567,
         })

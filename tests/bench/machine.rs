@@ -1,6 +1,6 @@
 //! One machine, in a network namespace of its own: its kernel, and passes over it with a watch in hand.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use weft::kernel::netlink::Netlink;
 use weft::kernel::{Kernel, ObserveError};
@@ -12,30 +12,31 @@ use weft::model::table::{Entry, Tables};
 use weft::reconcile::{Input, Memory, Report, Verdict, pass};
 
 use crate::cluster::{Cluster, UNDERLAY};
+use crate::samples::{Took, Watch};
 use crate::sandbox;
 
 /// The kernel under the code that is measured, with the time spent in it.
 pub(crate) struct Watched {
     pub(crate) inner: Netlink,
-    observing: Duration,
-    applying: Duration,
-    last_write: Option<Instant>,
+    watch: Watch,
+    observing: Took,
+    applying: Took,
+    written: Took,
 }
 
 impl Kernel for Watched {
     fn observe(&mut self, scope: &Scope) -> Result<Host, ObserveError> {
-        let began = Instant::now();
+        let watch = Watch::start();
         let host = self.inner.observe(scope);
-        self.observing += began.elapsed();
+        self.observing += watch.took();
         host
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Ack> {
-        let began = Instant::now();
+        let watch = Watch::start();
         let acks = self.inner.apply(ops);
-        let ended = Instant::now();
-        self.applying += ended - began;
-        self.last_write = Some(ended);
+        self.applying += watch.took();
+        self.written = self.watch.took();
         acks
     }
 }
@@ -43,18 +44,18 @@ impl Kernel for Watched {
 /// How long a pass took, and where.
 pub(crate) struct Passed {
     /// All of it: until a look at the kernel found nothing left to do.
-    pub(crate) total: Duration,
+    pub(crate) total: Took,
     /// Until the last change was acknowledged.
-    pub(crate) written: Duration,
-    pub(crate) observing: Duration,
-    pub(crate) applying: Duration,
+    pub(crate) written: Took,
+    pub(crate) observing: Took,
+    pub(crate) applying: Took,
     pub(crate) report: Report,
 }
 
 impl Passed {
     /// What was spent neither in looking nor in changing.
     pub(crate) fn deciding(&self) -> Duration {
-        self.total.saturating_sub(self.observing + self.applying)
+        self.total.wall.saturating_sub(self.observing.wall + self.applying.wall)
     }
 }
 
@@ -69,25 +70,25 @@ impl<'a> Machine<'a> {
     pub(crate) fn new(cluster: &'a Cluster) -> Self {
         sandbox::underlay("eth0", &UNDERLAY);
         let inner = Netlink::open().expect("netlink sockets");
-        let kernel = Watched { inner, observing: Duration::ZERO, applying: Duration::ZERO, last_write: None };
+        let (watch, none) = (Watch::start(), Took::default());
+        let kernel = Watched { inner, watch, observing: none, applying: none, written: none };
         Self { kernel, cluster }
     }
 
     /// One pass, which has to end with everything in place.
     pub(crate) fn pass(&mut self, snapshot: &Snapshot, memory: &mut Memory) -> Passed {
-        self.kernel.observing = Duration::ZERO;
-        self.kernel.applying = Duration::ZERO;
-        self.kernel.last_write = None;
+        let none = Took::default();
+        (self.kernel.observing, self.kernel.applying, self.kernel.written) = (none, none, none);
         let input = Input { settings: &self.cluster.settings, snapshot };
-        let began = Instant::now();
+        self.kernel.watch = Watch::start();
         let report = pass(&mut self.kernel, &input, memory, Duration::from_secs(1));
-        let ended = Instant::now();
+        let total = self.kernel.watch.took();
         assert_eq!(report.verdict, Verdict::Converged, "{:?}", report.families);
         let refused = report.changes.iter().find(|change| change.ack != Ack::Done);
         assert!(refused.is_none(), "{refused:?}");
         Passed {
-            total: ended - began,
-            written: self.kernel.last_write.map_or(Duration::ZERO, |last| last - began),
+            total,
+            written: self.kernel.written,
             observing: self.kernel.observing,
             applying: self.kernel.applying,
             report,

@@ -30,6 +30,7 @@ mod witness;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -75,15 +76,31 @@ pub(crate) struct Run {
     pub(crate) wait_size: u32,
     /// Nodes that a whole agent is weighed among.
     pub(crate) nodes: u32,
+    /// Before its memory is looked at.
+    pub(crate) rest: Duration,
 }
 
 impl Run {
     fn new(options: &Options) -> Self {
         let usual = if options.quick {
-            Self { runs: 2, sizes: vec![100, 300], form_sizes: vec![300], wait_size: 300, nodes: 100 }
+            Self {
+                runs: 2,
+                sizes: vec![100, 300],
+                form_sizes: vec![300],
+                wait_size: 300,
+                nodes: 100,
+                rest: Duration::from_millis(100),
+            }
         } else {
             let form_sizes = vec![1000, 5000, 20_000];
-            Self { runs: 7, sizes: vec![100, 1000, 5000, 10_000], form_sizes, wait_size: 10_000, nodes: 5000 }
+            Self {
+                runs: 7,
+                sizes: vec![100, 1000, 5000, 10_000],
+                form_sizes,
+                wait_size: 10_000,
+                nodes: 5000,
+                rest: Duration::from_secs(2),
+            }
         };
         let or = |asked: &Vec<u32>, usual| if asked.is_empty() { usual } else { asked.clone() };
         Self {
@@ -92,6 +109,7 @@ impl Run {
             form_sizes: or(&options.forms, usual.form_sizes),
             wait_size: usual.wait_size,
             nodes: usual.nodes,
+            rest: usual.rest,
         }
     }
 

@@ -17,8 +17,6 @@ use crate::{http, kubelet, sandbox};
 
 /// How long an agent may take to have everything in place.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Of rest before its memory is looked at.
-const REST: Duration = Duration::from_secs(2);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_weft");
 
 /// One agent's life.
@@ -57,7 +55,7 @@ pub(crate) fn run(run: &Run) -> Vec<Weighed> {
             let nodes: Vec<_> = (0..=run.nodes).map(|number| kubelet::node(number, stack)).collect();
             let bytes = nodes.last().map_or(0, |node| node.to_string().len());
             let names: Vec<String> = nodes.into_iter().map(|node| name_of(&server.put_node(node))).collect();
-            [true, false].map(|streaming| weighed(&server, &names, (run.nodes, bytes), stack, streaming))
+            [true, false].map(|streaming| weighed(&server, &names, run.rest, (run.nodes, bytes), stack, streaming))
         });
         all.extend(of_stack.expect("a benchmark that ends well"));
     }
@@ -71,6 +69,7 @@ fn name_of(node: &serde_json::Value) -> String {
 fn weighed(
     server: &ApiServer,
     names: &[String],
+    rest: Duration,
     (size, node_bytes): (u32, usize),
     stack: Stack,
     streaming: bool,
@@ -84,12 +83,12 @@ fn weighed(
     agent.wait_until_ready();
     let mut ready = Samples::default();
     ready.add(began.elapsed());
-    std::thread::sleep(REST);
+    std::thread::sleep(rest);
     let resident = agent.kib("VmRSS");
     for (name, beat) in names.iter().zip(1..) {
         server.patch_node(name, kubelet::heartbeat(beat));
     }
-    std::thread::sleep(REST);
+    std::thread::sleep(rest);
     agent.wait_until_ready();
     let (later, peak) = (agent.kib("VmRSS"), agent.kib("VmHWM"));
     drop(agent);

@@ -24,11 +24,11 @@ struct Line {
 }
 
 const LINES: [Line; 5] = [
-    Line { name: "flannel's requests, a socket each", colour: "#b45309", of: |it| &it.flannel_sockets },
-    Line { name: "flannel's requests, one socket", colour: "#d97706", of: |it| &it.flannel },
-    Line { name: "weft, proved by another look", colour: "#1d4ed8", of: |it| &it.proved },
-    Line { name: "weft, last write acknowledged", colour: "#3b82f6", of: |it| &it.written },
-    Line { name: "floor: the bare messages", colour: "#6b7280", of: |it| &it.floor },
+    Line { name: "flannel's requests, a socket each", colour: "#b45309", of: |it| &it.flannel_sockets.wall },
+    Line { name: "flannel's requests, one socket", colour: "#d97706", of: |it| &it.flannel.wall },
+    Line { name: "weft, proved by another look", colour: "#1d4ed8", of: |it| &it.proved.wall },
+    Line { name: "weft, last write acknowledged", colour: "#3b82f6", of: |it| &it.written.wall },
+    Line { name: "floor: the bare messages", colour: "#6b7280", of: |it| &it.floor.wall },
 ];
 
 /// The picture of the IPv4 figures; `None` for fewer than two sizes.

@@ -1,8 +1,6 @@
 //! From empty to done, beside the least that the kernel can be asked for the same, and beside flannel's
 //! way.
 
-use std::time::Instant;
-
 use weft::model::op::{Dev, LinkOp, Op};
 use weft::reconcile::Memory;
 
@@ -10,7 +8,7 @@ use crate::Run;
 use crate::cluster::{Cluster, Stack};
 use crate::machine::Machine;
 use crate::raw::{Batches, Each, Raw, messages};
-use crate::samples::Samples;
+use crate::samples::{Samples, Timed, Took, Watch};
 use crate::sandbox;
 use crate::table::Table;
 
@@ -19,21 +17,21 @@ pub(crate) struct Programmed {
     pub(crate) stack: Stack,
     pub(crate) size: u32,
     /// A pass over devices that are up and empty: until the last write, and until it was proved.
-    pub(crate) written: Samples,
-    pub(crate) proved: Samples,
+    pub(crate) written: Timed,
+    pub(crate) proved: Timed,
     /// Of `proved`: looking, changing, deciding.
     pub(crate) observing: Samples,
     pub(crate) applying: Samples,
     pub(crate) deciding: Samples,
     /// The same rows, encoded beforehand, in big batches.
-    pub(crate) floor: Samples,
+    pub(crate) floor: Timed,
     /// A pass from no device at all, and its floor.
-    pub(crate) whole: Samples,
-    pub(crate) whole_written: Samples,
-    pub(crate) whole_floor: Samples,
+    pub(crate) whole: Timed,
+    pub(crate) whole_written: Timed,
+    pub(crate) whole_floor: Timed,
     /// Flannel's rows, one request at a time: over one socket, and over one socket each.
-    pub(crate) flannel: Samples,
-    pub(crate) flannel_sockets: Samples,
+    pub(crate) flannel: Timed,
+    pub(crate) flannel_sockets: Timed,
 }
 
 /// Measures every size.
@@ -98,8 +96,8 @@ impl<'a> Bench<'a> {
         let passed = self.machine.pass(&self.machine.cluster.full, &mut Memory::default());
         self.seen.written.add(passed.written);
         self.seen.proved.add(passed.total);
-        self.seen.observing.add(passed.observing);
-        self.seen.applying.add(passed.applying);
+        self.seen.observing.add(passed.observing.wall);
+        self.seen.applying.add(passed.applying.wall);
         self.seen.deciding.add(passed.deciding());
     }
 
@@ -137,12 +135,12 @@ impl<'a> Bench<'a> {
         self.seen.whole_floor.add(took);
     }
 
-    fn send(&mut self, ops: &[Op]) -> std::time::Duration {
+    fn send(&mut self, ops: &[Op]) -> Took {
         let batches = Batches::new(&messages(ops));
         let mut raw = Raw::open();
-        let began = Instant::now();
+        let watch = Watch::start();
         raw.send_batches(&batches);
-        let took = began.elapsed();
+        let took = watch.took();
         // The same end state: a pass over it has nothing to do.
         let after = self.machine.pass(&self.machine.cluster.full, &mut Memory::default());
         assert_eq!(after.report.changes.len(), 0, "{:?}", after.report.changes.first());
@@ -152,16 +150,16 @@ impl<'a> Bench<'a> {
     fn flannel(&mut self) {
         let messages = self.flannels();
         let mut raw = Raw::open();
-        let began = Instant::now();
+        let watch = Watch::start();
         raw.send_each(&messages);
-        self.seen.flannel.add(began.elapsed());
+        self.seen.flannel.add(watch.took());
     }
 
     fn flannel_sockets(&mut self) {
         let messages = self.flannels();
-        let began = Instant::now();
+        let watch = Watch::start();
         Raw::send_each_anew(&messages);
-        self.seen.flannel_sockets.add(began.elapsed());
+        self.seen.flannel_sockets.add(watch.took());
     }
 
     fn flannels(&mut self) -> Each {
@@ -189,15 +187,15 @@ fn on(op: &Op, dev: &Dev) -> Op {
 
 impl Programmed {
     fn nothing(cluster: &Cluster) -> Self {
-        let none = Samples::default;
+        let (none, untimed) = (Timed::default, Samples::default);
         Self {
             stack: cluster.stack,
             size: cluster.size,
             written: none(),
             proved: none(),
-            observing: none(),
-            applying: none(),
-            deciding: none(),
+            observing: untimed(),
+            applying: untimed(),
+            deciding: untimed(),
             floor: none(),
             whole: none(),
             whole_written: none(),
@@ -209,37 +207,51 @@ impl Programmed {
 }
 
 pub(crate) fn tables(all: &[Programmed]) -> Vec<Table> {
-    vec![ratios(all), milliseconds(all), breakdown(all)]
+    vec![
+        ratios(
+            all,
+            "From empty to done, as ratios of time",
+            "Each ratio is between two measurements of the same run: median (least–greatest). The floor is the same \
+             messages encoded beforehand, in the biggest useful batches, on a plain socket. `written`: until the last \
+             change is acknowledged. `proved`: until another look at the kernel has found everything in place. Devices \
+             up and empty, but for `from no device`.",
+            |timed| &timed.wall,
+        ),
+        ratios(
+            all,
+            "From empty to done, as ratios of CPU time",
+            "The same runs, by the clock of the thread that does it all: what the first table would say on a machine \
+             that does nothing else. Waiting for the CPU, and for a lock that somebody else holds, is left out.",
+            |timed| &timed.cpu,
+        ),
+        milliseconds(all),
+        breakdown(all),
+    ]
 }
 
-fn ratios(all: &[Programmed]) -> Table {
-    let mut table = Table::new(
-        "From empty to done, as ratios",
-        "Each ratio is between two measurements of the same run: median (least–greatest). The floor is the same \
-         messages encoded beforehand, in the biggest useful batches, on a plain socket. `written`: until the last \
-         change is acknowledged. `proved`: until another look at the kernel has found everything in place. Devices \
-         up and empty, but for `from no device`.",
-        &[
-            "peers",
-            "families",
-            "written ÷ floor",
-            "proved ÷ floor",
-            "from no device: written ÷ floor",
-            "proved ÷ floor ",
-            "flannel's requests, one socket ÷ written",
-            "… a socket each ÷ written",
-        ],
-    );
+fn ratios(all: &[Programmed], title: &'static str, about: &'static str, by: fn(&Timed) -> &Samples) -> Table {
+    let columns = [
+        "peers",
+        "families",
+        "written ÷ floor",
+        "proved ÷ floor",
+        "from no device: written ÷ floor",
+        "proved ÷ floor ",
+        "flannel's requests, one socket ÷ written",
+        "… a socket each ÷ written",
+    ];
+    let mut table = Table::new(title, about, &columns);
     for it in all {
+        let over = |ours: &Timed, theirs: &Timed| by(ours).over(by(theirs)).into();
         table.row(vec![
             (it.size as usize).into(),
             it.stack.label().into(),
-            it.written.over(&it.floor).into(),
-            it.proved.over(&it.floor).into(),
-            it.whole_written.over(&it.whole_floor).into(),
-            it.whole.over(&it.whole_floor).into(),
-            it.flannel.over(&it.written).into(),
-            it.flannel_sockets.over(&it.written).into(),
+            over(&it.written, &it.floor),
+            over(&it.proved, &it.floor),
+            over(&it.whole_written, &it.whole_floor),
+            over(&it.whole, &it.whole_floor),
+            over(&it.flannel, &it.written),
+            over(&it.flannel_sockets, &it.written),
         ]);
     }
     table
@@ -266,14 +278,14 @@ fn milliseconds(all: &[Programmed]) -> Table {
         table.row(vec![
             (it.size as usize).into(),
             it.stack.label().into(),
-            (&it.floor).into(),
-            (&it.written).into(),
-            (&it.proved).into(),
-            (&it.whole_floor).into(),
-            (&it.whole_written).into(),
-            (&it.whole).into(),
-            (&it.flannel).into(),
-            (&it.flannel_sockets).into(),
+            (&it.floor.wall).into(),
+            (&it.written.wall).into(),
+            (&it.proved.wall).into(),
+            (&it.whole_floor.wall).into(),
+            (&it.whole_written.wall).into(),
+            (&it.whole.wall).into(),
+            (&it.flannel.wall).into(),
+            (&it.flannel_sockets.wall).into(),
         ]);
     }
     table
@@ -290,11 +302,11 @@ fn breakdown(all: &[Programmed]) -> Table {
         table.row(vec![
             (it.size as usize).into(),
             it.stack.label().into(),
-            (&it.proved).into(),
+            (&it.proved.wall).into(),
             (&it.observing).into(),
             (&it.applying).into(),
             (&it.deciding).into(),
-            it.applying.over(&it.floor).into(),
+            it.applying.over(&it.floor.wall).into(),
         ]);
     }
     table

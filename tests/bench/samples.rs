@@ -1,8 +1,60 @@
 //! Repeated measurements of one thing, and how they are told: the median and the extremes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
+
+/// What something took: by the clock on the wall, and of the CPU, in this thread. All that is measured here
+/// happens in this thread, in the kernel or out of it, so on a machine that does nothing else the two are the
+/// same; on any other the second leaves out waiting for the CPU and for locks that others hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Took {
+    pub(crate) wall: Duration,
+    pub(crate) cpu: Duration,
+}
+
+/// A watch that is running.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watch {
+    wall: Instant,
+    cpu: Duration,
+}
+
+impl Watch {
+    pub(crate) fn start() -> Self {
+        Self { wall: Instant::now(), cpu: cpu() }
+    }
+
+    pub(crate) fn took(&self) -> Took {
+        Took { wall: self.wall.elapsed(), cpu: cpu().saturating_sub(self.cpu) }
+    }
+}
+
+fn cpu() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("this thread's clock").into()
+}
+
+impl std::ops::AddAssign for Took {
+    fn add_assign(&mut self, other: Self) {
+        self.wall += other.wall;
+        self.cpu += other.cpu;
+    }
+}
+
+/// Measurements by both clocks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Timed {
+    pub(crate) wall: Samples,
+    pub(crate) cpu: Samples,
+}
+
+impl Timed {
+    pub(crate) fn add(&mut self, took: Took) {
+        self.wall.add(took.wall);
+        self.cpu.add(took.cpu);
+    }
+}
 
 /// Measurements in the order in which they were made; milliseconds, or ratios.
 #[derive(Clone, Debug, Default)]

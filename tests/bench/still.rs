@@ -91,12 +91,12 @@ fn other_mac(cluster: &Cluster) -> Snapshot {
 
 impl Quiet {
     fn take(&mut self, passed: &Passed, sent: u64, heard: u64) {
-        self.total.add(passed.total);
-        self.observing.add(passed.observing);
-        self.applying.add(passed.applying);
+        self.total.add(passed.total.wall);
+        self.observing.add(passed.observing.wall);
+        self.applying.add(passed.applying.wall);
         self.deciding.add(passed.deciding());
         if sent > 0 {
-            self.written.add(passed.written);
+            self.written.add(passed.written.wall);
         }
         self.sent.push(sent);
         self.heard.push(heard);
