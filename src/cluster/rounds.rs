@@ -26,13 +26,26 @@ enum Taken {
 impl Watcher {
     /// One connection, or a list in pages and the watch that follows it.
     pub(super) async fn round(&mut self) -> End {
-        // A list that was asked for before this moment is met by one that begins now.
-        if self.relist.notified().now_or_never().is_some() {
-            self.resume = None;
+        match (self.resume.clone(), std::mem::take(&mut self.wanted)) {
+            (Some(version), false) => self.watch(&version).await,
+            (resume, _) => {
+                // What is asked for before this moment is met by a list that begins now.
+                let _met = self.relist.notified().now_or_never();
+                let lists = self.peers.snapshot().lists;
+                let end = self.list().await;
+                // One that was asked for is still wanted if it did not come; the watch goes on until the next.
+                if resume.is_some() && self.peers.snapshot().lists == lists {
+                    self.relist.notify_one();
+                }
+                end
+            }
         }
-        if let Some(version) = self.resume.clone() {
-            return self.watch(&version).await;
-        }
+    }
+
+    // === Lists ===
+
+    /// A list in one form or the other, and the watch that follows it.
+    async fn list(&mut self) -> End {
         self.listed = Some((self.clock)());
         if self.streams == Streams::Yes {
             return self.stream_list().await;
@@ -46,8 +59,6 @@ impl Watcher {
             Err(problem) => problem.into(),
         }
     }
-
-    // === Lists ===
 
     /// Page after page of a consistent LIST. Returns where a watch goes on.
     async fn paged_list(&mut self) -> Result<String, Problem> {
@@ -138,13 +149,20 @@ impl Watcher {
 
     /// Takes events for as long as they come.
     async fn follow(&mut self, mut lines: Lines, seconds: Duration) -> End {
-        let relist = self.relist.clone();
+        let (relist, clock, listed) = (self.relist.clone(), self.clock.clone(), self.listed.unwrap_or_default());
+        let apart = self.timing.between_lists;
+        let mut asked = std::pin::pin!(async move {
+            relist.notified().await;
+            // Asked until it is met: this watch may end before.
+            relist.notify_one();
+            tokio::time::sleep(apart.saturating_sub(clock().saturating_sub(listed))).await;
+        });
         let mut patience = seconds + self.timing.watch_grace;
         let mut heard = false;
         loop {
             let line = tokio::select! {
                 biased;
-                () = relist.notified() => return End::Asked,
+                () = &mut asked => return End::Asked,
                 line = lines.next(patience) => line,
             };
             let line = match line {

@@ -49,6 +49,8 @@ pub struct Watcher {
     pub(super) streams: Streams,
     /// Where the next watch goes on; `None` if a list is needed.
     pub(super) resume: Option<String>,
+    /// A list was asked for, although a watch could go on.
+    pub(super) wanted: bool,
     /// When the last list began.
     pub(super) listed: Option<Duration>,
     /// The last problem that was logged, and how often it came since.
@@ -140,6 +142,7 @@ impl Watcher {
             dice: Dice::new(),
             streams: Streams::Yes,
             resume: None,
+            wanted: false,
             listed: None,
             trouble: None,
             unpublished: 0,
@@ -168,9 +171,8 @@ impl Watcher {
         let pause = self.timing.pause;
         match end {
             End::Asked => {
-                self.resume = None;
-                let since = self.listed.map_or(Duration::MAX, |listed| (self.clock)().saturating_sub(listed));
-                self.timing.between_lists.saturating_sub(since)
+                self.wanted = true;
+                pause
             }
             End::Closed { heard } if lived < self.timing.brief => {
                 let wait = self.backoff.next();

@@ -1,11 +1,11 @@
 //! Peers with a life, what the kernel should hold for them, and proof that nothing else was touched.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::cluster::{self, PREFIX, backend_data, bare, gateways, macs, name, pod_cidrs, public_ips};
@@ -188,6 +188,12 @@ fn collect(shared: &Mutex<(Listener, Vec<Event>)>) -> MutexGuard<'_, (Listener, 
     both
 }
 
+/// Where the API server of each world listens. A command that another test is just starting may hold the old
+/// listener for a moment.
+pub(crate) fn port() -> TcpListener {
+    within(SOON, "the port", || TcpListener::bind("127.0.0.1:6443"))
+}
+
 /// A cluster that changes, and a witness.
 pub(crate) struct Stage {
     pub(crate) world: World,
@@ -208,6 +214,15 @@ impl Stage {
         let rows = all_rows(&peers);
         world.start();
         until_kernel_has(&rows);
+        // Linux tells when an address has turned out not to be a duplicate.
+        within(SOON, "the addresses are final", || {
+            let tentative = json("ip -j -6 address show tentative");
+            if tentative.iter().all(|link| link["addr_info"].as_array().is_none_or(Vec::is_empty)) {
+                Ok(())
+            } else {
+                Err(tentative)
+            }
+        });
         Self { world, peers, witness: Witness::start(), rows }
     }
 
@@ -228,11 +243,12 @@ impl Stage {
         self.peers.remove(&number);
     }
 
-    /// Changes several things in one moment, as far as weft can see.
+    /// Changes several things in one moment, as far as weft can see: in a list.
     pub(crate) fn at_once(&mut self, change: impl FnOnce(&mut Self)) {
-        self.world.agent().signal(Signal::SIGSTOP);
+        self.world.api.stop();
         change(self);
-        self.world.agent().signal(Signal::SIGCONT);
+        self.world.api.compact();
+        self.world.api.resume(port()).expect("to serve again");
     }
 
     /// Waits until every peer's rows are there and nothing else is, and checks that no row was touched that had

@@ -1,15 +1,15 @@
 //! An API server that is away, refuses, lies or hangs: nothing is removed for it, the kernel is kept right from
 //! what is known, the server is left in peace, and when it comes to its senses nobody has to restart anything.
 
-use std::net::TcpListener;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use weft::lab::apiserver::{Action, ApiServer, Verb};
 
 use crate::cluster::{OWN, name, peer};
 use crate::sandbox::{isolated, sh};
-use crate::stage::{Facts, SOON, Stage, difference, kernel, rows_of, until_kernel_has};
+use crate::stage::{Facts, SOON, Stage, difference, kernel, port, rows_of, until_kernel_has};
 use crate::world::{DEVICES, World, within};
 
 crate::tests![
@@ -26,12 +26,6 @@ crate::tests![
 const PEERS: u32 = 40;
 const LISTS: [Verb; 3] = [Verb::List, Verb::Continue, Verb::StreamingList];
 const READS: [Verb; 4] = [Verb::List, Verb::Continue, Verb::StreamingList, Verb::Watch];
-
-/// Where the API server of each world listens. A command that another test is just starting may hold the old
-/// listener for a moment.
-fn port() -> TcpListener {
-    within(SOON, "the port", || TcpListener::bind("127.0.0.1:6443"))
-}
 
 fn requests(api: &ApiServer) -> usize {
     READS.iter().map(|verb| api.count(*verb)).sum()
@@ -113,6 +107,8 @@ struct Bad {
     most: usize,
 }
 
+/// They mostly wait, so several pass at the same time.
+const AT_A_TIME: usize = 6;
 /// How long each bad day lasts.
 const DAY: Duration = Duration::from_secs(4);
 
@@ -138,14 +134,16 @@ fn every_bad_answer_is_survived() {
         bad("expired watches", &[Verb::Watch, Verb::StreamingList], Action::ExpiredWatch, 24),
         bad("objects of no shape", &READS, Action::Undecodable, 24),
     ];
-    let failures = Mutex::new(Vec::new());
+    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for bad in &days {
+        for _ in 0..AT_A_TIME {
             scope.spawn(|| {
-                if let Err(panic) = isolated(|| bad_day(bad)) {
-                    let text = panic.downcast_ref::<String>().cloned();
-                    let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-                    failures.lock().expect("a list").push(format!("{}: {}", bad.what, text.unwrap_or_default()));
+                while let Some(bad) = days.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(panic) = isolated(|| bad_day(bad)) {
+                        let text = panic.downcast_ref::<String>().cloned();
+                        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+                        failures.lock().expect("a list").push(format!("{}: {}", bad.what, text.unwrap_or_default()));
+                    }
                 }
             });
         }

@@ -7,7 +7,7 @@ use weft::lab::apiserver::Verb;
 
 use crate::cluster::{OWN, bare, gateways, pod_cidrs, public_ips};
 use crate::sandbox::{json, sh};
-use crate::stage::{INSTALLED, SOON, Stage, annotate, difference, kernel, rows_of, until_kernel_has};
+use crate::stage::{INSTALLED, SOON, Stage, annotate, difference, kernel, port, rows_of, until_kernel_has};
 use crate::world::{DEVICES, UNDERLAY, World, add_default_routes, within};
 
 crate::tests![
@@ -266,8 +266,7 @@ fn without_an_api_server_weft_waits() {
     assert_eq!(world.agent().readyz(), Some(503));
     assert_eq!(crate::http::get("127.0.0.1:8081".parse().expect("an address"), "/healthz").status, 200);
     assert!(!std::fs::exists(format!("/proc/sys/net/ipv4/conf/{}", DEVICES[0])).expect("/proc"));
-    let port = within(SOON, "the port", || std::net::TcpListener::bind("127.0.0.1:6443"));
-    world.api.resume(port).expect("to serve");
+    world.api.resume(port()).expect("to serve");
     until_kernel_has(&rows_of(1..=PEERS));
     world.agent().until_ready();
     assert_eq!(times_said(&mut world, "WARN the API server's list of Nodes has not been read whole yet"), 1);

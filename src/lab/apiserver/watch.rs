@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream;
 use serde_json::{Value, json};
+use tokio::sync::watch as signal;
 use tokio::time::Instant;
 
 use super::fault::Action;
@@ -34,6 +35,8 @@ pub(super) struct Watch {
     deadline: Instant,
     muted: bool,
     ended: bool,
+    /// Told when every watch is closed: also between two lines.
+    closed: signal::Receiver<u64>,
 }
 
 impl Watch {
@@ -61,6 +64,7 @@ impl Watch {
             deadline: now + timeout,
             muted: fault == Some(&Action::MuteWatch),
             ended: fault == Some(&Action::EndWatch),
+            closed: shared.closed.subscribe(),
         };
         let store = shared.store();
         if asked == 0 || streaming {
@@ -127,7 +131,7 @@ impl Watch {
 
     /// The next line; `None` when the watch is over.
     async fn next(&mut self) -> Option<Bytes> {
-        let (mut written, mut closed) = (self.shared.written.subscribe(), self.shared.closed.subscribe());
+        let mut written = self.shared.written.subscribe();
         loop {
             if !self.muted && !self.ended {
                 self.catch_up();
@@ -140,7 +144,7 @@ impl Watch {
             }
             tokio::select! {
                 _ = written.changed() => {}
-                _ = closed.changed() => return None,
+                _ = self.closed.changed() => return None,
                 () = tokio::time::sleep_until(self.deadline) => self.ended = true,
                 () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks && !self.muted => {
                     self.next_bookmark = Instant::now() + *lock(&self.shared.bookmark_every);
