@@ -69,11 +69,11 @@ impl Announcer {
             };
             match self.announce(&node, &patch, &mut waits).await {
                 // No echo in time is as good as one: the next decision is made from what is there.
-                ECHO => match tokio::time::timeout(ECHO, self.echo(&vteps)).await {
+                Next::Echo => match tokio::time::timeout(ECHO, self.echo(&vteps)).await {
                     Ok(true) | Err(_) => {}
                     Ok(false) => return,
                 },
-                pause => tokio::time::sleep(pause).await,
+                Next::Pause(pause) => tokio::time::sleep(pause).await,
             }
         }
     }
@@ -86,8 +86,8 @@ impl Announcer {
         self.snapshots.wait_for(says).await.is_ok()
     }
 
-    /// Sends a patch. Returns how long to wait before the next.
-    async fn announce(&self, node: &str, patch: &Patch, waits: &mut Waits) -> Duration {
+    /// Sends a patch. Returns what to wait for before the next.
+    async fn announce(&self, node: &str, patch: &Patch, waits: &mut Waits) -> Next {
         let written: Vec<String> = patch.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let written = written.join(" ");
         match send(&self.client, node, patch, PATIENCE).await {
@@ -101,10 +101,11 @@ impl Announcer {
                          with the same --node-name?), next in {} s at the soonest",
                         wait.as_secs()
                     );
+                    Next::Pause(wait)
                 } else {
                     info!(node, "announced {written}");
+                    Next::Echo
                 }
-                wait
             }
             Err(problem) => {
                 self.counters.failed.fetch_add(1, Ordering::Relaxed);
@@ -114,7 +115,7 @@ impl Announcer {
                     "cannot write our annotations: {problem}; peers keep what they know of us, next try in {:.1} s",
                     wait.as_secs_f32()
                 );
-                wait
+                Next::Pause(wait)
             }
         }
     }
@@ -142,6 +143,15 @@ fn vteps(report: &Report) -> ByFamily<Option<Vtep>> {
         let device = family.device.as_ref()?;
         Some(Vtep { vni: device.vni, mac: device.mac, public_ip: family.public_ip? })
     })
+}
+
+/// What comes before the next patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// What was written comes back through the watch.
+    Echo,
+    /// This long: the patch failed, or somebody else keeps writing.
+    Pause(Duration),
 }
 
 /// How long to wait between patches.

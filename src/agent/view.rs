@@ -83,6 +83,8 @@ impl Sources {
                 subnet_env_written: self.subnet_file.written.load(Ordering::Relaxed),
                 subnet_env_failed: self.subnet_file.failed.load(Ordering::Relaxed),
             },
+            // The tasks (API watch, announcer, file keeper) have no beat: they share the server's thread, so
+            // that it answers at all shows that it runs, and each may rightly wait for long.
             beats: vec![Beat { name: "reconciler", age: self.heartbeat.age(now), limit: RECONCILER_LIMIT }],
             unready: self.unready(),
             process: Process::read(),

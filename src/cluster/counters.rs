@@ -15,7 +15,6 @@ pub struct WatchCounters {
     bookmarks: AtomicU64,
     problems: [AtomicU64; Class::ALL.len()],
     last_heard: AtomicU64,
-    last_list: AtomicU64,
     failing_since: AtomicU64,
 }
 
@@ -68,11 +67,6 @@ impl WatchCounters {
         moment(&self.last_heard)
     }
 
-    /// When a list last came in whole.
-    pub fn last_list(&self) -> Option<Duration> {
-        moment(&self.last_list)
-    }
-
     /// Since when nothing has worked; `None` while all is well.
     pub fn failing_since(&self) -> Option<Duration> {
         moment(&self.failing_since)
@@ -94,12 +88,6 @@ impl WatchCounters {
     pub(super) fn heard(&self, now: Duration) {
         self.last_heard.store(stamp(now), Ordering::Relaxed);
         self.failing_since.store(NEVER, Ordering::Relaxed);
-    }
-
-    /// A list is whole.
-    pub(super) fn listed(&self, now: Duration) {
-        self.count(Count::List);
-        self.last_list.store(stamp(now), Ordering::Relaxed);
     }
 
     /// Something went wrong.

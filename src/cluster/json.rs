@@ -20,6 +20,11 @@ pub(super) trait Fill {
     /// The value is a list, an object, a boolean, null or any other number.
     fn other(&mut self) {}
 
+    /// The value is a list, empty or not.
+    fn list(&mut self) {
+        self.other();
+    }
+
     /// The value is an object with this member: where its value goes, if it is wanted.
     fn member(&mut self, _key: &str) -> Option<&mut dyn Fill> {
         None
@@ -109,7 +114,7 @@ impl<'de> Visitor<'de> for Value<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        self.0.other();
+        self.0.list();
         while seq.next_element_seed(Item(&mut *self.0))?.is_some() {}
         Ok(())
     }

@@ -127,7 +127,7 @@ impl Watcher {
             return Err(Problem::Garbage(format!("a list with {nameless} objects that have no name")));
         }
         self.resume = Some(version.to_owned());
-        self.counters.listed((self.clock)());
+        self.counters.count(Count::List);
         let now = self.peers.snapshot();
         debug!(nodes = now.nodes.len(), before, lists = now.lists, "the list of nodes is whole");
         self.unpublished += 1;

@@ -184,6 +184,7 @@ pub struct Page<'k> {
 #[derive(Clone, Debug)]
 pub struct Items<'k> {
     keys: &'k Keys,
+    /// Whether they are there, as a list: `null` or an object must not pass for an empty cluster.
     present: bool,
     /// The Nodes.
     pub nodes: Vec<SlimNode<'k>>,
@@ -207,7 +208,7 @@ pub enum NotAList {
     /// Another kind of object.
     #[error("a {0:?} in the place of a list of Nodes")]
     Kind(Box<str>),
-    /// An empty object must never pass for an empty cluster.
+    /// None, or no list of them. An empty object must never pass for an empty cluster.
     #[error("a list without items")]
     NoItems,
     /// No watch could go on from it.
@@ -246,10 +247,7 @@ impl Fill for Page<'_> {
         match key {
             "kind" => Some(&mut self.kind),
             "metadata" => Some(&mut self.meta),
-            "items" => {
-                self.items.present = true;
-                Some(&mut self.items)
-            }
+            "items" => Some(&mut self.items),
             _ => None,
         }
     }
@@ -266,8 +264,32 @@ impl Fill for PageMeta {
 }
 
 impl Fill for Items<'_> {
+    fn list(&mut self) {
+        self.present = true;
+    }
+
     fn item(&mut self) -> Option<&mut dyn Fill> {
         self.nodes.push(SlimNode::new(self.keys));
         self.nodes.last_mut().map(|node| node as &mut dyn Fill)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::annotations::DEFAULT_PREFIX;
+
+    #[test]
+    fn only_a_json_array_is_a_list_of_nodes() {
+        let keys = Keys::new(DEFAULT_PREFIX).expect("a prefix");
+        let read = |items: &str| {
+            let list = format!(r#"{{"kind":"NodeList","metadata":{{"resourceVersion":"1"}},"items":{items}}}"#);
+            Page::read(&keys, list.as_bytes()).map(|page| page.items.nodes.len())
+        };
+        for garbage in ["null", "{}", r#"{"a":[]}"#, "5", "-5", "0.5", "true", r#""""#] {
+            assert!(matches!(read(garbage), Err(NotAList::NoItems)), "{garbage}");
+        }
+        assert_eq!(read("[]").ok(), Some(0));
+        assert_eq!(read("[{}, null]").ok(), Some(2));
     }
 }

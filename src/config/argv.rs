@@ -31,7 +31,7 @@ pub fn normalise(args: &[String], env: &BTreeMap<String, String>, cli: &clap::Co
     let mut given = BTreeSet::new();
     while let Some(arg) = args.next() {
         let Some(flag) = long_flag(arg) else {
-            out.args.push(arg.clone());
+            out.args.push(if arg == "-version" { "--version".to_owned() } else { arg.clone() });
             if arg == "--" {
                 out.args.extend(args.by_ref().cloned());
             }
@@ -204,6 +204,7 @@ mod tests {
         );
         assert_eq!(args(&["plan", "--nodes", "-"], &[]), ["plan", "--nodes", "-"]);
         assert_eq!(args(&["-h"], &[]), ["-h"]);
+        assert_eq!(args(&["-version"], &[]), ["--version"]);
     }
 
     #[test]

@@ -37,12 +37,18 @@ pub(super) struct Obstacle {
 
 /// Whether this process is the inner one.
 pub(super) fn is_inside() -> bool {
-    std::env::args_os().next().is_some_and(|name| name == INSIDE) || has_own_users()
+    is_first_and_called(INSIDE) || has_own_users()
 }
 
 /// Whether this process is the inner one, and in a user namespace that was made for it.
 pub(super) fn has_own_users() -> bool {
-    std::env::args_os().next().is_some_and(|name| name == INSIDE_AS_ROOT_OF_ITS_OWN)
+    is_first_and_called(INSIDE_AS_ROOT_OF_ITS_OWN)
+}
+
+/// The name alone proves nothing: somebody may call the program so, and root would then mount over the
+/// host's `/tmp`. The inner process is also the first of its process namespace.
+fn is_first_and_called(name: &str) -> bool {
+    std::process::id() == 1 && std::env::args_os().next().is_some_and(|own| own == name)
 }
 
 /// The outer process: makes the namespaces, runs itself in them, and waits. Call it while the process

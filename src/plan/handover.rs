@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::desired::Wanted;
 use super::ownership::is_flannels;
-use crate::model::table::{Entry, PROTOCOL_BOOT, PROTOCOL_WEFT, Route, RouteKey, Tables, flannel_metric};
+use crate::model::table::{PROTOCOL_BOOT, PROTOCOL_WEFT, Route, RouteKey, Tables, flannel_metric};
 
 /// The same tables with every route of ours in flannel's form, so that a flanneld that starts finds
 /// what it would have made, and leaves no second route beside it. The device, the neighbours and the
@@ -22,9 +22,4 @@ pub fn to_flannel(seen: &Tables) -> Wanted {
     }
     let tables = Tables { routes, neighbours: seen.neighbours.clone(), fdb: seen.fdb.clone(), ..Tables::default() };
     Wanted { tables, ..Wanted::default() }
-}
-
-/// Whether a row is in the form that only weft makes.
-pub fn is_wefts_own(entry: &Entry) -> bool {
-    matches!(entry, Entry::Route(_, route) if route.protocol == PROTOCOL_WEFT)
 }

@@ -19,7 +19,7 @@ use crate::plan::shadow::Shadow;
 pub struct Report {
     /// Counts passes from 1.
     pub pass: u64,
-    /// When it ended, since the agent started.
+    /// When it began, since the agent started.
     pub at: Duration,
     /// How long it took.
     pub took: Duration,
@@ -109,7 +109,7 @@ pub struct Pending {
     pub peer: Option<NodeName>,
     /// What is in the way, what happens next and what an operator can do.
     pub problem: String,
-    /// A metric label: `refused`, `blocked`, `fight` or `unknown`.
+    /// A metric label: `refused`, `fight` or `waiting`.
     pub label: &'static str,
 }
 

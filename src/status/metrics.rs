@@ -129,6 +129,7 @@ fn tables(view: &View, out: &mut Writer<'_>) -> fmt::Result {
 
 /// The labels of [`crate::reconcile::report::Pending`] that are there from the start.
 const PENDING: [&str; 3] = ["refused", "fight", "waiting"];
+
 fn nodes(view: &View, out: &mut Writer<'_>) -> fmt::Result {
     let total = view.report.as_ref().map_or(0, |report| report.nodes as u64);
     out.gauges("weft_nodes", "Node objects that the last pass worked from", [(Labels::new(), total)])?;

@@ -129,7 +129,7 @@ fn every_flag_of_the_agent_is_documented_with_its_default() {
 
 #[test]
 fn the_version_and_the_help_go_to_standard_output() {
-    for args in [["version"], ["--version"], ["-V"]] {
+    for args in [["version"], ["--version"], ["-V"], ["-version"]] {
         let output = weft(&args);
         assert_eq!(String::from_utf8(output.stdout).expect("UTF-8"), concat!("weft ", env!("CARGO_PKG_VERSION"), "\n"));
         assert!(output.status.success() && output.stderr.is_empty());

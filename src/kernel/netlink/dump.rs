@@ -7,6 +7,7 @@ use super::socket::{Channel, Mailbox, Silence};
 use super::wire::frame::{Answer, Frame, frames};
 use super::wire::{Malformed, Question};
 use crate::kernel::ObserveError;
+use crate::model::addr::Family;
 use crate::model::op::Refusal;
 
 /// How often a table that changes while it is read is tried.
@@ -52,7 +53,7 @@ fn attempt<T>(
     let broken = |problem: String| Failure::Final(ObserveError::Broken { what: question.what(), problem });
     let seq = channel.next_seq();
     channel.send(&question.encode(seq)).map_err(|error| broken(error.to_string()))?;
-    let read = read_rows(channel, seq, question.what(), decode);
+    let read = read_rows(channel, seq, question, decode);
     if !matches!(read, Ok(_) | Err(Stop::AtTheEnd(_))) {
         // The kernel still has rows for the socket and would answer EBUSY to the next dump.
         channel.renew().map_err(|error| broken(error.to_string()))?;
@@ -77,10 +78,10 @@ enum Stop {
 fn read_rows<T>(
     channel: &mut Channel,
     seq: u32,
-    what: &'static str,
+    question: Question,
     decode: &mut impl FnMut(&Frame<'_>) -> Result<Option<T>, Malformed>,
 ) -> Result<(Vec<T>, bool), Stop> {
-    let (mut rows, mut interrupted, mut unfiltered) = (Vec::new(), false, false);
+    let (mut rows, mut interrupted, mut unfiltered, mut begun) = (Vec::new(), false, false, false);
     loop {
         let datagram = channel.receive(true).map_err(Stop::Silent)?;
         for frame in frames(datagram) {
@@ -91,17 +92,22 @@ fn read_rows<T>(
             interrupted |= frame.interrupted();
             match frame.answer().map_err(Stop::Malformed)? {
                 Answer::Data => {
+                    begun = true;
                     unfiltered |= !frame.filtered();
                     rows.extend(decode(&frame).map_err(Stop::Malformed)?);
                 }
                 Answer::Done => {
                     if unfiltered {
-                        tracing::trace!(what, "the kernel did not filter");
+                        tracing::trace!(what = question.what(), "the kernel did not filter");
                     }
                     return Ok((rows, interrupted));
                 }
-                // What does not exist yet has no rows: the IPv4 main table before the first route.
-                Answer::Refused(refusal) if refusal.errno == libc::ENOENT => return Ok((Vec::new(), false)),
+                // The IPv4 main table does not exist before its first route: it has no rows.
+                Answer::Refused(refusal)
+                    if refusal.errno == libc::ENOENT && question == Question::Routes(Family::V4) && !begun =>
+                {
+                    return Ok((rows, interrupted));
+                }
                 Answer::Refused(refusal) => return Err(Stop::AtTheEnd(refusal)),
             }
         }

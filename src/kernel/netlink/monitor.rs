@@ -81,10 +81,15 @@ impl Monitor {
         if self.interest == interest {
             return;
         }
-        if let Err(error) = filter::attach(self.channel.socket(), &interest.devices()) {
+        self.interest = interest;
+        self.filter();
+    }
+
+    /// Has the kernel sort out what is not worth waking for. A new socket needs it anew.
+    fn filter(&self) {
+        if let Err(error) = filter::attach(self.channel.socket(), &self.interest.devices()) {
             tracing::debug!(%error, "the kernel takes no filter for notifications; sorting them out here");
         }
-        self.interest = interest;
     }
 
     /// Waits for a change, a wake-up or the end of the time. What does not matter is passed over and does not lengthen the wait: the deadline is in the kernel, in a timer.
@@ -164,7 +169,13 @@ impl Monitor {
         }
         // In a flood there is no end to it: the queue goes with the socket, however long it is.
         match Channel::for_notifications(BUFFER, &GROUPS) {
-            Ok(channel) => self.channel = channel,
+            Ok(channel) => {
+                self.channel = channel;
+                // Before the first observation everything is heard.
+                if self.interest != Interest::default() {
+                    self.filter();
+                }
+            }
             Err(error) => {
                 counters.socket_errors += 1;
                 // What is left over costs one more look.

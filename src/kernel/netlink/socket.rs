@@ -12,7 +12,7 @@ use nix::sys::socket::{MsgFlags, getsockopt, recv, setsockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 /// What one answer or notification takes of the receive buffer, whatever its length
-/// (`one_answer_takes_832_bytes_of_the_receive_buffer`).
+/// (`one_answer_takes_no_more_than_832_bytes_of_the_receive_buffer`).
 const ACCOUNTED: usize = 832;
 /// The kernel fills at most 32 KiB for each read of a dump; a single bigger message grows the buffer.
 const READ: usize = 64 * 1024;
