@@ -10,13 +10,14 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::netns::Namespace;
 use crate::model::addr::Mac;
@@ -45,10 +46,7 @@ impl Links {
     /// # Errors
     /// What the kernel answers, as everywhere here.
     pub fn bridge(&mut self, name: &str) -> io::Result<()> {
-        let mut message = named(name);
-        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
-        self.create(message, &format!("ip link add {name} type bridge"))?;
-        self.up(name)
+        self.create(LinkBridge::new(name).up().build(), &format!("ip link add {name} type bridge"))
     }
 
     /// `ip link add NAME type veth peer name PEER netns NAMESPACE`, both ends down.
@@ -69,29 +67,28 @@ impl Links {
 
     /// `ip link set NAME up`.
     pub fn up(&mut self, name: &str) -> io::Result<()> {
-        self.flags(name, LinkFlags::Up, "up")
+        self.change(name, LinkMessageBuilder::up, "up")
     }
 
     /// `ip link set NAME down`.
     pub fn down(&mut self, name: &str) -> io::Result<()> {
-        self.flags(name, LinkFlags::empty(), "down")
+        self.change(name, LinkMessageBuilder::down, "down")
     }
 
     /// `ip link set NAME master BRIDGE`, and up.
     pub fn enslave(&mut self, name: &str, bridge: &str) -> io::Result<()> {
-        let attribute = LinkAttribute::Controller(index(bridge)?);
-        self.change(name, attribute, &format!("master {bridge}"))?;
-        self.up(name)
+        let bridge_index = index(bridge)?;
+        self.change(name, |link| link.controller(bridge_index).up(), &format!("master {bridge} up"))
     }
 
     /// `ip link set NAME address MAC`.
     pub fn set_mac(&mut self, name: &str, mac: Mac) -> io::Result<()> {
-        self.change(name, LinkAttribute::Address(mac.0.to_vec()), &format!("address {mac}"))
+        self.change(name, |link| link.address(mac.0.to_vec()), &format!("address {mac}"))
     }
 
     /// `ip link set NAME mtu BYTES`.
     pub fn set_mtu(&mut self, name: &str, bytes: u32) -> io::Result<()> {
-        self.change(name, LinkAttribute::Mtu(bytes), &format!("mtu {bytes}"))
+        self.change(name, |link| link.mtu(bytes), &format!("mtu {bytes}"))
     }
 
     /// `ip addr add IP/LEN dev NAME nodad`.
@@ -130,16 +127,13 @@ impl Links {
         self.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, said)
     }
 
-    fn change(&mut self, name: &str, attribute: LinkAttribute, said: &str) -> io::Result<()> {
-        let mut message = numbered(index(name)?);
-        message.attributes.push(attribute);
-        self.request(RouteNetlinkMessage::NewLink(message), 0, &format!("ip link set {name} {said}"))
-    }
-
-    fn flags(&mut self, name: &str, flags: LinkFlags, said: &str) -> io::Result<()> {
-        let mut message = numbered(index(name)?);
-        message.header.flags = flags;
-        message.header.change_mask = LinkFlags::Up;
+    fn change(
+        &mut self,
+        name: &str,
+        how: impl FnOnce(LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec>,
+        said: &str,
+    ) -> io::Result<()> {
+        let message = how(LinkUnspec::new_with_index(index(name)?)).build();
         self.request(RouteNetlinkMessage::NewLink(message), 0, &format!("ip link set {name} {said}"))
     }
 
