@@ -107,8 +107,7 @@ impl<'a> Program<'a> {
         match op {
             Op::Set { .. } => leaving.set(entry, self.seen.at(entry), self.wanted),
             Op::Del { dev, .. } if *dev == self.dev => leaving.remove(entry, self.wanted),
-            Op::Del { .. } => {}
-            Op::Link(_) => {}
+            Op::Del { .. } | Op::Link(_) => {}
         }
     }
 
