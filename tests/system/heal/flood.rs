@@ -6,8 +6,9 @@ use std::time::Duration;
 use weft::lab::netns::Namespace;
 
 use super::site::{Side, Site};
-use super::{LIMIT, ROUNDS, table};
-use crate::sandbox::{batch, sh};
+use super::{LIMIT, ROUNDS, rounds, table};
+use crate::agent::Metrics;
+use crate::sandbox::{batch, json, sh};
 use crate::world::within;
 
 crate::tests![
@@ -20,66 +21,76 @@ const RAIN: u32 = 5000;
 
 fn what_breaks_in_a_rain_of_foreign_changes_is_put_right() {
     let mut site = Site::new();
-    let here = Namespace::current().expect("a namespace");
     for side in Side::BOTH {
-        for round in 0..ROUNDS {
+        rounds(ROUNDS, |attempt| {
             let before = site.metrics();
-            let over = AtomicBool::new(false);
-            std::thread::scope(|scope| {
-                let rain = scope.spawn(|| {
-                    here.run(|| {
-                        while !over.load(Ordering::Relaxed) {
-                            foreign_routes("add");
-                            foreign_routes("del");
-                        }
-                    })
-                });
-                within(Duration::from_secs(10), "it rains", || {
-                    let routes = crate::sandbox::json("ip -j route show dev foreign0").len();
-                    if routes > 100 { Ok(()) } else { Err(routes) }
-                });
+            let took = in_the_rain(&mut site, |site| {
                 site.begin();
-                break_rows(side, 7 + round);
-                let took = site.until_right("in the rain");
-                over.store(true, Ordering::Relaxed);
-                rain.join().expect("the rain").expect("a thread");
-                table::note(
-                    "route, neighbour and FDB entry deleted while 5,000 foreign changes rain",
-                    side.dev(),
-                    took,
-                );
-                assert!(took <= LIMIT, "{took:?} on {}", side.dev());
+                break_rows(side, 7 + attempt);
+                site.until_right("in the rain")
             });
-            let counted = [("route", "drift_deleted"), ("neighbour", "drift_deleted"), ("fdb", "drift_deleted")];
-            site.counted(side, &before, &counted);
-        }
+            site.counted(side, &before, DELETED);
+            let what = "route, neighbour and FDB entry deleted while 5,000 foreign changes rain";
+            let counts = table::note(what, side.dev(), took);
+            assert!(!counts || took <= LIMIT, "{took:?} on {}", side.dev());
+            counts
+        });
     }
+}
+
+/// Runs something while others add and delete routes as fast as they can.
+fn in_the_rain<T>(site: &mut Site, body: impl FnOnce(&mut Site) -> T) -> T {
+    let here = Namespace::current().expect("a namespace");
+    let over = AtomicBool::new(false);
+    let rain = || {
+        while !over.load(Ordering::Relaxed) {
+            foreign_routes("add");
+            foreign_routes("del");
+        }
+    };
+    std::thread::scope(|scope| {
+        let raining = scope.spawn(|| here.run(rain));
+        within(Duration::from_secs(10), "it rains", || {
+            let routes = json("ip -j route show dev foreign0").len();
+            if routes > 100 { Ok(()) } else { Err(routes) }
+        });
+        let result = body(site);
+        over.store(true, Ordering::Relaxed);
+        raining.join().expect("the rain").expect("a thread");
+        result
+    })
 }
 
 fn what_breaks_unheard_is_put_right_when_notifications_were_lost() {
     let mut site = Site::new();
     for side in Side::BOTH {
-        for round in 0..ROUNDS {
-            let before = site.metrics();
-            let foreign = Site::foreign_before();
+        rounds(ROUNDS, |attempt| {
+            site.lay_foreign();
+            let (before, foreign) = (site.metrics(), Site::foreign_before());
+            site.begin();
             site.behind_its_back_with(|| {
-                // Whatever the size of the agent's buffer is: its notification comes when it is full.
+                // However large the agent's buffer is: its notification comes when it is full.
                 for _ in 0..4 {
                     foreign_routes("add");
                     foreign_routes("del");
                 }
-                break_rows(side, 7 + round);
+                break_rows(side, 7 + attempt);
             });
             let took = site.until_right("after an overrun");
-            table::note("route, neighbour and FDB entry deleted, notifications lost", side.dev(), took);
-            assert!(took <= LIMIT, "{took:?} on {}", side.dev());
-            let overruns = site.metrics().count("weft_netlink_overruns_total", &[]);
-            assert!(overruns > before.count("weft_netlink_overruns_total", &[]), "no notification was lost");
+            let lost = |metrics: &Metrics| metrics.count("weft_netlink_overruns_total", &[]);
+            assert!(lost(&site.metrics()) > lost(&before), "no notification was lost");
             assert_eq!(foreign, Site::foreign());
-            site.counted(side, &before, &[("route", "drift_deleted")]);
-        }
+            site.counted(side, &before, DELETED);
+            let what = "route, neighbour and FDB entry deleted, notifications lost";
+            let counts = table::note(what, side.dev(), took);
+            assert!(!counts || took <= LIMIT, "{took:?} on {}", side.dev());
+            counts
+        });
     }
 }
+
+const DELETED: &[(&str, &str)] =
+    &[("route", "drift_deleted"), ("neighbour", "drift_deleted"), ("fdb", "drift_deleted")];
 
 fn break_rows(side: Side, peer: u32) {
     sh(&format!(

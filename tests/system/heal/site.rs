@@ -1,6 +1,7 @@
 //! A node with peers, the things of others around it, and its state when all is well.
 
 use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use weft::kernel::Kernel;
@@ -89,6 +90,8 @@ pub(super) struct Site {
     ears: Listener,
     /// When the disturbance began.
     start: Instant,
+    /// One at a time is disturbed and heals: the time is its own.
+    quiet: Option<MutexGuard<'static, ()>>,
     /// What iproute2 shows of our devices when all is well.
     right: [Picture; 2],
     /// The same as our own eyes see it: quicker to look at, and so good for taking the time.
@@ -129,6 +132,7 @@ impl Site {
             eyes: Netlink::open().expect("sockets"),
             ears: Listener::start(),
             start: Instant::now(),
+            quiet: None,
             right: Default::default(),
             glance: Glance { links: Vec::new(), tables: [None, None] },
         };
@@ -210,6 +214,9 @@ impl Site {
 
     /// The disturbance begins now.
     pub(super) fn begin(&mut self) {
+        static QUIET: Mutex<()> = Mutex::new(());
+        // One that failed meanwhile is nothing to this one.
+        self.quiet = Some(QUIET.lock().unwrap_or_else(PoisonError::into_inner));
         self.start = Instant::now();
     }
 
@@ -240,6 +247,7 @@ impl Site {
             if self.look() == self.glance || late {
                 let now = pictures().map(|picture| ours(&picture));
                 if now == self.right {
+                    self.quiet = None;
                     // It was right when the last burst of notifications ended, or before the first look.
                     return if heard > self.start { heard - self.start } else { looked };
                 }
