@@ -213,9 +213,33 @@ impl fmt::Display for IfName {
     }
 }
 
+/// The bits of an address. Within a family they sort as the addresses do, and much faster: that counts
+/// where thousands are looked up.
+pub const fn bits(ip: IpAddr) -> u128 {
+    match ip {
+        // Widening; `From` is not const.
+        IpAddr::V4(ip) => ip.to_bits() as u128,
+        IpAddr::V6(ip) => ip.to_bits(),
+    }
+}
+
 /// A CIDR whose host bits are zero.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Subnet(IpNetwork);
+
+/// IPv4 first, then by address, then by length.
+impl Ord for Subnet {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let place = |subnet: &Self| (subnet.family(), bits(subnet.base()), subnet.len());
+        place(self).cmp(&place(other))
+    }
+}
+
+impl PartialOrd for Subnet {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// Why a text is not a subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use crate::model::addr::{Mac, Subnet};
+use crate::model::addr::{Mac, Subnet, bits};
 use crate::model::node::{NodeName, Peer};
 
 /// What the host itself takes up in one family.
@@ -130,10 +130,11 @@ impl Refused {
 #[derive(Debug)]
 pub struct Claims<'a> {
     ground: &'a Ground,
-    /// Disjoint, so the last one that begins at or before an address is the only one that can hold it.
-    subnets: BTreeMap<IpAddr, (Subnet, &'a NodeName)>,
+    /// By base. Disjoint, so the last one that begins at or before an address is the only one that can
+    /// hold it.
+    subnets: BTreeMap<u128, (Subnet, &'a NodeName)>,
     macs: HashMap<Mac, &'a NodeName>,
-    public_ips: BTreeMap<IpAddr, &'a NodeName>,
+    public_ips: BTreeMap<u128, (IpAddr, &'a NodeName)>,
 }
 
 impl<'a> Claims<'a> {
@@ -150,9 +151,9 @@ impl<'a> Claims<'a> {
         self.subnet_is_free(peer.subnet)?;
         self.mac_is_free(peer.mac)?;
         self.public_ip_is_free(peer)?;
-        self.subnets.insert(peer.subnet.base(), (peer.subnet, name));
+        self.hold(name, peer.subnet);
         self.macs.insert(peer.mac, name);
-        self.public_ips.insert(peer.public_ip, name);
+        self.public_ips.insert(bits(peer.public_ip), (peer.public_ip, name));
         Ok(())
     }
 
@@ -161,9 +162,13 @@ impl<'a> Claims<'a> {
     pub fn reserve(&mut self, name: &'a NodeName, subnet: Subnet) -> bool {
         let free = self.subnet_is_free(subnet).is_ok();
         if free {
-            self.subnets.insert(subnet.base(), (subnet, name));
+            self.hold(name, subnet);
         }
         free
+    }
+
+    fn hold(&mut self, name: &'a NodeName, subnet: Subnet) {
+        self.subnets.insert(bits(subnet.base()), (subnet, name));
     }
 
     fn subnet_is_free(&self, subnet: Subnet) -> Result<(), Refused> {
@@ -180,14 +185,14 @@ impl<'a> Claims<'a> {
         if let Some((other, holder)) = self.overlapping(subnet) {
             return Err(Refused::Subnet { subnet, other: *other, holder: NodeName::clone(holder) });
         }
-        match self.public_ips.range(subnet.base()..=subnet.last()).next() {
-            Some((ip, _)) => Err(Refused::PublicIpInPodCidr { ip: *ip, subnet }),
+        match self.public_ips.range(bits(subnet.base())..=bits(subnet.last())).next() {
+            Some((_, (ip, _))) => Err(Refused::PublicIpInPodCidr { ip: *ip, subnet }),
             None => Ok(()),
         }
     }
 
     fn overlapping(&self, subnet: Subnet) -> Option<&(Subnet, &'a NodeName)> {
-        let (_, held) = self.subnets.range(..=subnet.last()).next_back()?;
+        let (_, held) = self.subnets.range(..=bits(subnet.last())).next_back()?;
         held.0.overlaps(subnet).then_some(held)
     }
 
@@ -206,7 +211,7 @@ impl<'a> Claims<'a> {
         if self.ground.public_ip == ip || self.ground.addresses.contains(&ip) {
             return Err(Refused::OurAddress(ip));
         }
-        if let Some(holder) = self.public_ips.get(&ip) {
+        if let Some((_, holder)) = self.public_ips.get(&bits(ip)) {
             return Err(Refused::PublicIp { ip, holder: NodeName::clone(holder) });
         }
         let inside = [self.ground.own, peer.subnet].into_iter().find(|subnet| subnet.contains(ip));

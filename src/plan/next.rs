@@ -34,7 +34,10 @@ impl<'a> Program<'a> {
     /// Compares what is wanted with what was seen on the device.
     pub fn new(dev: &Dev, wanted: &'a Wanted, seen: &'a Tables) -> Self {
         let seen = prefer_wanted(seen, &wanted.tables);
-        let (mut pending, mut unwanted, mut unsettled) = (Vec::new(), Vec::new(), Unsettled::default());
+        // From empty to thousands of rows is when it matters.
+        let missing = wanted.tables.len().saturating_sub(seen.len());
+        let (mut pending, mut unwanted) = (Vec::with_capacity(missing), Vec::new());
+        let mut unsettled = Unsettled::with_capacity(missing / Kind::ALL.len());
         for (entry, there) in rows_beside(&wanted.tables, &seen) {
             if entry == there {
                 continue;
@@ -203,6 +206,10 @@ struct Unsettled {
 }
 
 impl Unsettled {
+    fn with_capacity(each: usize) -> Self {
+        Self { macs: HashSet::with_capacity(each), gateways: HashSet::with_capacity(each) }
+    }
+
     fn add(&mut self, row: &Entry) {
         match row {
             Entry::Fdb(FdbKey { mac, remote: None }, _) => drop(self.macs.insert(*mac)),

@@ -15,6 +15,9 @@ use crate::cluster::{Cluster, UNDERLAY};
 use crate::samples::{Took, Watch};
 use crate::sandbox;
 
+/// The kernel goes on for a moment after a device has come or gone.
+const SETTLE: Duration = Duration::from_millis(20);
+
 /// The kernel under the code that is measured, with the time spent in it.
 pub(crate) struct Watched {
     pub(crate) inner: Netlink,
@@ -98,6 +101,7 @@ impl<'a> Machine<'a> {
     /// The devices up and addressed, without any peer.
     pub(crate) fn with_devices(&mut self) {
         self.pass(&self.cluster.empty, &mut Memory::default());
+        std::thread::sleep(SETTLE);
     }
 
     /// Everything in place.
@@ -112,7 +116,7 @@ impl<'a> Machine<'a> {
         for (_, dev) in self.devices() {
             assert_eq!(self.kernel.apply(&[Op::Link(LinkOp::Delete(dev))]), [Ack::Done]);
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(SETTLE);
     }
 
     pub(crate) fn observe(&mut self) -> Host {
