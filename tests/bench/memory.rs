@@ -137,7 +137,7 @@ impl Agent {
     /// Until it says that it is ready, and has a route to every peer.
     fn wait_until_ready(&self) {
         let began = Instant::now();
-        while !(self.says_ready() && self.routes() == self.wanted) {
+        while !(self.says_ready() && routes() == self.wanted) {
             let log = || fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
             assert!(began.elapsed() < PATIENCE, "the agent is not ready: {}", log());
             std::thread::sleep(Duration::from_millis(20));
@@ -146,11 +146,6 @@ impl Agent {
 
     fn says_ready(&self) -> bool {
         std::net::TcpStream::connect(self.http).is_ok() && http::get(self.http, "/readyz").status == 200
-    }
-
-    fn routes(&self) -> usize {
-        let count = |line: &str| sandbox::try_sh(line).map_or(0, |text| text.lines().count());
-        count("ip -4 route show proto 119") + count("ip -6 route show proto 119")
     }
 
     fn kib(&self, field: &str) -> u64 {
@@ -191,4 +186,10 @@ pub(crate) fn table(all: &[Weighed]) -> Table {
         ]);
     }
     table
+}
+
+/// weft's routes in this namespace.
+fn routes() -> usize {
+    let count = |line: &str| sandbox::try_sh(line).map_or(0, |text| text.lines().count());
+    count("ip -4 route show proto 119") + count("ip -6 route show proto 119")
 }

@@ -95,7 +95,7 @@ fn away_for_long_weft_heals_from_what_it_knows() {
     stage.put(3, Facts { macs: Facts::of(51).macs, ..Facts::of(3) });
     stage.world.api.resume(port()).expect("to serve again");
     stage.settled("what happened while the API server was away");
-    assert_eq!(stage.world.agent().metrics().sum("weft_api_failing_seconds", &[]), 0.0);
+    assert!(stage.world.agent().metrics().sum("weft_api_failing_seconds", &[]).abs() < 1e-9);
 }
 
 /// What goes wrong, and with which requests.
@@ -197,7 +197,7 @@ fn retry_after_is_honoured() {
     let log = stage.world.api.log();
     let times: Vec<Duration> = log.iter().filter(|it| READS.contains(&it.verb)).map(|it| it.at).collect();
     for pair in times.windows(2).take(2) {
-        let gap = pair[1] - pair[0];
+        let gap = pair[1].saturating_sub(pair[0]);
         assert!(gap >= Duration::from_secs(3), "asked again after {gap:?}: {log:#?}");
     }
     // So it is for what we write.
@@ -211,7 +211,7 @@ fn retry_after_is_honoured() {
     let log = stage.world.api.log();
     let times: Vec<Duration> = log.iter().filter(|it| it.verb == Verb::Patch).map(|it| it.at).collect();
     assert_eq!(times.len(), 2, "{log:#?}");
-    assert!(times[1] - times[0] >= Duration::from_secs(3), "{times:?}");
+    assert!(times[1].saturating_sub(times[0]) >= Duration::from_secs(3), "{times:?}");
 }
 
 fn a_server_without_streaming_lists_will_do() {
@@ -315,7 +315,7 @@ fn a_list_that_lacks_half_of_the_nodes_is_not_believed_at_once() {
     assert!(stage.world.api.faults_fired() >= fired + 2);
     within(SOON, "everybody is shown again", || {
         let installed = stage.world.agent().metrics().sum("weft_peers", &[("state", "installed")]);
-        if installed == f64::from(2 * PEERS) { Ok(()) } else { Err(installed) }
+        if (installed - f64::from(2 * PEERS)).abs() < 0.5 { Ok(()) } else { Err(installed) }
     });
     stage.settled("half a list");
 }

@@ -122,7 +122,7 @@ fn nonsense() -> Vec<Value> {
         r#"{"VNI":1,"VtepMAC":"0e:00:00:00:00:01""#,
         r#"{"VNI":1,"VtepMAC":"0e:00:00:00:00:01"}}"#,
         r#"{"VNI":1,"VtepMAC":"0e:00:00:00:00:01"} x"#,
-        r#"{'VNI':1,'VtepMAC':'0e:00:00:00:00:01'}"#,
+        r"{'VNI':1,'VtepMAC':'0e:00:00:00:00:01'}",
         r#"[{"VNI":1,"VtepMAC":"0e:00:00:00:00:01"}]"#,
     ];
     let long = ["x".repeat(200_000), "[".repeat(100_000), "{\"a\":".repeat(5000), "9".repeat(5000), "1.".repeat(5000)];

@@ -1,6 +1,9 @@
 //! Whole machines: the lab's parts, the lab itself, and agents in them: what they make, and how they keep it.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may")]
+#![allow(clippy::float_cmp, reason = "the metrics compared are counts")]
+#![allow(clippy::too_many_lines, reason = "a table of cases is as long as there are cases")]
+#![allow(clippy::assigning_clones, reason = "once in a test, the plain form reads better")]
 #![expect(clippy::print_stdout, reason = "what was measured")]
 
 mod adoption;

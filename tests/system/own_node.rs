@@ -103,7 +103,7 @@ fn another_pod_cidr_moves_the_device_and_no_row() {
                 now => Err(now),
             });
             let subnet_env = stage.world.directory.join("subnet.env");
-            let first = pod_cidrs(number)[family].split_once("/").expect("a CIDR").0.to_owned();
+            let first = pod_cidrs(number)[family].split_once('/').expect("a CIDR").0.to_owned();
             let first = first.strip_suffix('0').map_or_else(|| format!("{first}1"), |net| format!("{net}1"));
             within(SOON, "subnet.env", || {
                 let text = std::fs::read_to_string(&subnet_env).expect("subnet.env");

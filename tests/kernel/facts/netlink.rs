@@ -1,5 +1,7 @@
 //! How netlink answers, shown with bare sockets.
 
+#![allow(clippy::cast_possible_truncation, reason = "libc has the kernel's 16-bit constants as int; the rest is small")]
+
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use nix::libc;
