@@ -2,7 +2,7 @@
 //! so that a benchmark can send the very same bytes through a socket of its own.
 //!
 //! The few messages about links and addresses are built from the types of `netlink-packet-route`. Rows are
-//! written by our own [`writer`], and everything is read by our own walk over the attributes: a pass reads
+//! written by our own `writer`, and everything is read by our own walk over the attributes: a pass reads
 //! three tables of thousands of rows of which a few attributes matter, and an attribute that a newer kernel
 //! adds must never make a table unreadable.
 
