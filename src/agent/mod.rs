@@ -11,6 +11,7 @@
 
 pub mod announcer;
 pub mod clock;
+pub mod cni_file;
 mod counted;
 pub mod reconciler;
 pub mod subnet_file;
@@ -26,6 +27,7 @@ use tracing::info;
 
 use self::announcer::Announcer;
 use self::clock::Clock;
+use self::cni_file::CniFile;
 use self::counted::CountedNetlink;
 use self::reconciler::Reconciler;
 use self::subnet_file::SubnetFile;
@@ -62,11 +64,17 @@ async fn supervise(config: RunConfig) -> Result<(), String> {
         Some(address) => Some(status::http::bind(address).await?),
         None => None,
     };
-    let Parts { watcher, handle, reconciler, announcer, subnet_file, sources } = assemble(&config).await?;
+    let Parts { watcher, handle, reconciler, announcer, subnet_file, cni_file, sources } = assemble(&config).await?;
     let (waker, dead) = start_reconciler(reconciler, sources.sums.clone()).await?;
     let http = async {
         match listener {
             Some(listener) => status::http::serve(listener, Arc::new(move || sources.view())).await,
+            None => std::future::pending().await,
+        }
+    };
+    let cni = async {
+        match cni_file {
+            Some(keeper) => keeper.run().await,
             None => std::future::pending().await,
         }
     };
@@ -80,6 +88,7 @@ async fn supervise(config: RunConfig) -> Result<(), String> {
         () = wake_on_change(handle, waker) => {}
         () = announcer.run() => {}
         () = subnet_file.run() => {}
+        () = cni => {}
     }
     Ok(())
 }
@@ -91,6 +100,7 @@ struct Parts {
     reconciler: Reconciler,
     announcer: Announcer,
     subnet_file: SubnetFile,
+    cni_file: Option<CniFile>,
     sources: Sources,
 }
 
@@ -114,6 +124,7 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         heartbeat: Arc::default(),
         announced: Arc::default(),
         subnet_file: Arc::default(),
+        cni: config.cni.as_ref().map(|cni| Arc::new(Mutex::new(CniFile::unwritten(&cni.dir, cni.form)))),
     };
     let reconciler = Reconciler {
         settings: config.settings.clone(),
@@ -135,10 +146,24 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
     let subnet_file = SubnetFile {
         path: config.subnet_file.clone(),
         overlay: config.settings.overlay.clone(),
-        reports: reported,
+        reports: reported.clone(),
         counters: sources.subnet_file.clone(),
     };
-    Ok(Parts { watcher, handle, reconciler, announcer, subnet_file, sources })
+    let cni_file = cni_keeper(config, reported, &sources);
+    Ok(Parts { watcher, handle, reconciler, announcer, subnet_file, cni_file, sources })
+}
+
+/// The keeper of the CNI configuration, if weft is to keep one.
+fn cni_keeper(config: &RunConfig, reports: watch::Receiver<Option<Arc<Report>>>, sources: &Sources) -> Option<CniFile> {
+    let (cni, shown) = config.cni.as_ref().zip(sources.cni.clone())?;
+    Some(CniFile {
+        dir: cni.dir.clone(),
+        form: cni.form,
+        subnet_file: config.subnet_file.clone(),
+        overlay: config.settings.overlay.clone(),
+        reports,
+        shown,
+    })
 }
 
 /// Starts the reconciler's thread, with sockets of its own in this network namespace. Returns what

@@ -10,11 +10,15 @@ use tracing::{info, warn};
 
 use crate::model::addr::ByFamily;
 use crate::model::settings::Overlay;
-use crate::node::subnet_env::{SubnetEnv, ensure};
+use crate::node::file::ensure;
+use crate::node::subnet_env::SubnetEnv;
 use crate::reconcile::Report;
 
 /// How often the file is looked at: somebody may delete it.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// As flannel's.
+const MODE: u32 = 0o644;
 
 /// What was written.
 #[derive(Debug, Default)]
@@ -45,9 +49,9 @@ impl SubnetFile {
         let mut failing = false;
         loop {
             let report = self.reports.borrow_and_update().clone();
-            let content = report.and_then(|report| self.content(&report));
+            let content = report.and_then(|report| env_of(&self.overlay, &report)).map(|env| env.to_string());
             if let Some(content) = content {
-                let ensured = ensure(&self.path, &content);
+                let ensured = ensure(&self.path, &content, MODE);
                 self.counters.in_place.store(ensured.is_ok(), Ordering::Relaxed);
                 match ensured {
                     Ok(false) => failing = false,
@@ -73,11 +77,12 @@ impl SubnetFile {
             }
         }
     }
+}
 
-    fn content(&self, report: &Report) -> Option<String> {
-        let of = |family| report.families.get(family).as_ref().filter(|family| family.ready);
-        let subnets = ByFamily::from_fn(|family| of(family)?.subnet);
-        let mtus = ByFamily::from_fn(|family| Some(of(family)?.device.as_ref()?.mtu));
-        SubnetEnv::of_node(&self.overlay, subnets, mtus).map(|env| env.to_string())
-    }
+/// What a pass says of the node's networks; `None` while a device is not ready.
+pub(super) fn env_of(overlay: &Overlay, report: &Report) -> Option<SubnetEnv> {
+    let of = |family| report.families.get(family).as_ref().filter(|family| family.ready);
+    let subnets = ByFamily::from_fn(|family| of(family)?.subnet);
+    let mtus = ByFamily::from_fn(|family| Some(of(family)?.device.as_ref()?.mtu));
+    SubnetEnv::of_node(overlay, subnets, mtus)
 }

@@ -15,7 +15,7 @@ use crate::cluster::problem::Class;
 use crate::cluster::watch::Handle;
 use crate::kernel::netlink::NetlinkCounters;
 use crate::reconcile::Report;
-use crate::status::{Announcements, Api, Beat, Identity, Netlink, Process, Totals, View};
+use crate::status::{Announcements, Api, Beat, Cni, CniState, Identity, Netlink, Process, Totals, View};
 
 /// A reconciler that has not gone round for this long hangs: its longest wait is 5 s, a system call
 /// gives up after 10.
@@ -46,6 +46,8 @@ pub struct Sources {
     pub heartbeat: Arc<Heartbeat>,
     /// The announcer's.
     pub announced: Arc<AnnounceCounters>,
+    /// The CNI configuration's keeper's, if there is one.
+    pub cni: Option<Arc<Mutex<Cni>>>,
     /// The file keeper's.
     pub subnet_file: Arc<SubnetFileCounters>,
 }
@@ -83,6 +85,7 @@ impl Sources {
                 subnet_env_written: self.subnet_file.written.load(Ordering::Relaxed),
                 subnet_env_failed: self.subnet_file.failed.load(Ordering::Relaxed),
             },
+            cni: self.cni(),
             // The tasks (API watch, announcer, file keeper) have no beat: they share the server's thread, so
             // that it answers at all shows that it runs, and each may rightly wait for long.
             beats: vec![Beat { name: "reconciler", age: self.heartbeat.age(now), limit: RECONCILER_LIMIT }],
@@ -95,7 +98,17 @@ impl Sources {
     fn unready(&self) -> Vec<String> {
         let path = self.identity.subnet_file.display();
         let missing = !self.subnet_file.in_place.load(Ordering::Relaxed);
-        missing.then(|| format!("{path} is not in place; without it no pod starts here")).into_iter().collect()
+        let subnet_file = missing.then(|| format!("{path} is not in place; without it no pod starts here"));
+        let cni = self.cni().and_then(|cni| match cni.state {
+            CniState::InPlace => None,
+            CniState::NotYet => Some(format!("{} is not written yet; without it no pod starts here", cni.file)),
+            CniState::Failed(problem) => Some(problem),
+        });
+        subnet_file.into_iter().chain(cni).collect()
+    }
+
+    fn cni(&self) -> Option<Cni> {
+        self.cni.as_ref().map(|cni| cni.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     fn api(&self) -> Api {

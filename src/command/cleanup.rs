@@ -7,7 +7,7 @@ use crate::config::CleanupConfig;
 use crate::kernel::Kernel;
 use crate::kernel::netlink::Netlink;
 use crate::model::op::{Ack, Op};
-use crate::node::subnet_env;
+use crate::node::file;
 use crate::reconcile::{Copy, Leave, leave};
 
 /// Exit code when `--yes` was not given and something would be done.
@@ -57,7 +57,7 @@ fn finish(config: &CleanupConfig, tried: &[(Op, Ack)]) -> ExitCode {
     let file = (!config.hand_over && config.subnet_file.exists()).then_some(&config.subnet_file);
     if let Some(path) = file {
         if config.yes
-            && let Err(error) = subnet_env::remove(path)
+            && let Err(error) = file::remove(path)
         {
             failed = true;
             say(&mut std::io::stderr(), &format!("error: {}: {error}", path.display()));

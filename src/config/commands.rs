@@ -12,12 +12,13 @@ use http::Uri;
 
 use super::argv::normalise;
 use super::flags::{
-    Argv, CleanupArgs, Command, LabArgs, LogArgs, LogFormat, LogLevel, NetConfigArgs, NodeArgs, PlanArgs, RunArgs,
+    Argv, CleanupArgs, CniConf, Command, LabArgs, LogArgs, LogFormat, LogLevel, NetConfigArgs, NodeArgs, PlanArgs,
+    RunArgs,
 };
 use super::netconf::{self, NetConf, NetConfError};
 use crate::model::addr::{ByFamily, Family};
 use crate::model::node::NodeName;
-use crate::model::settings::{Overlay, Settings, UnderlayRules};
+use crate::model::settings::{CniForm, Overlay, Settings, UnderlayRules};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub struct RunConfig {
     pub settings: Settings,
     /// Where `subnet.env` goes.
     pub subnet_file: PathBuf,
+    /// The CNI network configuration to keep; `None` if that is somebody else's business.
+    pub cni: Option<CniConfig>,
     /// Where the HTTP server listens; `None` if it is off.
     pub health: Option<SocketAddr>,
     /// The period of the slow timer, before jitter.
@@ -59,6 +62,15 @@ pub struct RunConfig {
     pub log: LogConfig,
     /// What the operator should know: ignored flags and settings. One sentence each, to be logged.
     pub notices: Vec<String>,
+}
+
+/// The CNI network configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CniConfig {
+    /// What it consists of.
+    pub form: CniForm,
+    /// Where it goes.
+    pub dir: PathBuf,
 }
 
 /// The log's configuration.
@@ -166,11 +178,21 @@ fn run(args: RunArgs, notices: Vec<String>) -> Result<RunConfig, ConfigError> {
         annotation_prefix,
         settings,
         subnet_file: args.subnet_file,
+        cni: cni(args.cni_conf, args.cni_conf_dir),
         health: (args.healthz_port != 0).then(|| SocketAddr::new(args.healthz_ip, args.healthz_port)),
         resync: args.resync_period,
         log: args.log.into(),
         notices,
     })
+}
+
+fn cni(conf: CniConf, dir: PathBuf) -> Option<CniConfig> {
+    let form = match conf {
+        CniConf::Standard => CniForm::Standard,
+        CniConf::Flannel => CniForm::Flannel,
+        CniConf::None => return None,
+    };
+    Some(CniConfig { form, dir })
 }
 
 fn plan(args: PlanArgs, notices: Vec<String>) -> Result<PlanConfig, ConfigError> {

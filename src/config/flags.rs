@@ -116,6 +116,17 @@ pub enum LogLevel {
     Trace,
 }
 
+/// The CNI network configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CniConf {
+    /// bridge, host-local and portmap: no plugin of flannel's is needed.
+    Standard,
+    /// flannel's plugin and portmap, as in its manifest.
+    Flannel,
+    /// None is written.
+    None,
+}
+
 /// `weft run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -137,6 +148,14 @@ pub struct RunArgs {
     /// File that the flannel CNI plugin reads
     #[arg(long, value_name = "FILE", default_value = "/run/flannel/subnet.env")]
     pub subnet_file: PathBuf,
+
+    /// The CNI network configuration that is written once this node can take pods
+    #[arg(long, value_enum, default_value_t = CniConf::None, value_name = "FORM")]
+    pub cni_conf: CniConf,
+
+    /// Directory that the container runtime reads it from
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    pub cni_conf_dir: PathBuf,
 
     /// Address of the HTTP server for /healthz, /readyz, /metrics and /state
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]

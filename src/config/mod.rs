@@ -9,5 +9,5 @@ mod json;
 pub mod netconf;
 pub mod values;
 
-pub use commands::{CleanupConfig, ConfigError, LabConfig, LogConfig, PlanConfig, RunConfig, Task, parse};
+pub use commands::{CleanupConfig, CniConfig, ConfigError, LabConfig, LogConfig, PlanConfig, RunConfig, Task, parse};
 pub use netconf::{NetConf, NetConfError};

@@ -59,6 +59,25 @@ pub struct UnderlayRules {
     pub public_ip: ByFamily<Option<IpAddr>>,
 }
 
+/// What the CNI network configuration consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CniForm {
+    /// The plugins of the CNI project.
+    Standard,
+    /// flannel's plugin, which calls them.
+    Flannel,
+}
+
+impl CniForm {
+    /// Its word on the command line.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Flannel => "flannel",
+        }
+    }
+}
+
 /// Everything that a pass is configured with.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -55,6 +55,45 @@ pub struct Announcements {
     pub subnet_env_failed: u64,
 }
 
+/// The CNI network configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cni {
+    /// The file.
+    pub file: String,
+    /// What it consists of: `standard` or `flannel`.
+    pub form: &'static str,
+    /// Whether it is there.
+    pub state: CniState,
+    /// The file that the container runtime takes instead, because it comes first.
+    pub instead: Option<String>,
+    /// Times that it was written.
+    pub written: u64,
+    /// Times that it could not be.
+    pub failed: u64,
+}
+
+/// Whether the CNI network configuration is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CniState {
+    /// The node cannot take pods yet.
+    NotYet,
+    /// As wanted.
+    InPlace,
+    /// Why not, in a sentence.
+    Failed(String),
+}
+
+impl CniState {
+    /// A word for `/state`.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::NotYet => "not_yet",
+            Self::InPlace => "in_place",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
 /// A loop of the agent's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beat {

@@ -3,6 +3,8 @@
 //! Label values that are known beforehand are there from the start, at zero: a rate over a counter
 //! that appears with its first event would miss that event.
 
+mod node;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -52,6 +54,7 @@ impl Collector for Page {
         changes(view, &mut out)?;
         passes(view, &mut out)?;
         netlink(view, &mut out)?;
+        node::node(view, &mut out)?;
         api(view, &mut out)
     }
 }

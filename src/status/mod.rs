@@ -23,7 +23,7 @@ use crate::model::node::OwnNode;
 use crate::model::settings::Settings;
 use crate::reconcile::report::Report;
 
-pub use counters::{Announcements, Api, Beat, Netlink};
+pub use counters::{Announcements, Api, Beat, Cni, CniState, Netlink};
 pub use process::Process;
 pub use totals::Totals;
 
@@ -67,6 +67,8 @@ pub struct View {
     pub netlink: Netlink,
     /// Our annotations.
     pub announcements: Announcements,
+    /// The CNI network configuration; `None` if weft keeps none.
+    pub cni: Option<Cni>,
     /// When each loop last went round.
     pub beats: Vec<Beat>,
     /// What else keeps this node from being ready, in sentences: `subnet.env` not written, our

@@ -1,6 +1,7 @@
 //! `/state`: everything that weft knows of itself and its peers, as JSON, worked out when asked for.
 
 mod family;
+mod node;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use self::family::OneFamily;
+use self::node::CniConf;
 use super::words::verdict_label;
 use super::{View, health};
 use crate::model::addr::Subnet;
@@ -34,6 +36,7 @@ struct State<'a> {
     own_node: Option<Own<'a>>,
     last_pass: Option<Pass<'a>>,
     families: BTreeMap<&'static str, OneFamily<'a>>,
+    cni_conf: Option<CniConf<'a>>,
     counters: Counters,
 }
 
@@ -54,6 +57,7 @@ impl<'a> State<'a> {
             own_node: view.own.as_deref().map(|own| Own::of(own, &view.complaints)),
             last_pass: view.report.as_deref().map(|report| Pass::of(view, report)),
             families: families.collect(),
+            cni_conf: view.cni.as_ref().map(CniConf::of),
             counters: Counters::of(view),
         }
     }

@@ -69,7 +69,7 @@ impl Totals {
 
 /// Whether a pass left nothing undone but rows that have a problem of their own: one bad peer does
 /// not make a node unready.
-pub(super) fn is_complete(report: &Report) -> bool {
+pub fn is_complete(report: &Report) -> bool {
     let done = |family: &FamilyReport| {
         let missing = Target::ALL.iter().map(|target| match target {
             Target::Table(kind) => family.wanted.get(*kind).saturating_sub(family.present.get(*kind)),

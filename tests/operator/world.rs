@@ -9,7 +9,7 @@ use weft::model::addr::{ByFamily, IfName, Mac, Vni};
 use weft::model::node::{Absence, NodeRecord, OwnNode, Peer, Snapshot, Standing, Unusable};
 use weft::model::settings::{DEFAULT_PORT, Overlay, Settings, UnderlayRules};
 use weft::reconcile::{Input, Memory, Report, pass};
-use weft::status::{Announcements, Api, Beat, Identity, Netlink, Process, Totals, View};
+use weft::status::{Announcements, Api, Beat, Cni, CniState, Identity, Netlink, Process, Totals, View};
 
 /// The node `own`, and what its agent would know.
 pub(crate) struct World {
@@ -143,6 +143,14 @@ impl World {
             },
             netlink: Netlink { batches: 3, messages: 12, overruns: 1, ..Netlink::default() },
             announcements: Announcements { sent: 1, failed: 0, subnet_env_written: 1, subnet_env_failed: 0 },
+            cni: Some(Cni {
+                file: "/etc/cni/net.d/10-weft.conflist".into(),
+                form: "standard",
+                state: CniState::InPlace,
+                instead: Some("10-flannel.conflist".into()),
+                written: 1,
+                failed: 0,
+            }),
             beats: vec![Beat { name: "reconciler", age: Duration::from_millis(250), limit: Duration::from_secs(30) }],
             unready: Vec::new(),
             process: Process { resident_bytes: Some(12_345_678), started_at: Some(1_700_000_000.25) },

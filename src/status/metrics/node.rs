@@ -1,0 +1,14 @@
+//! What a node needs around the tables.
+
+use std::fmt;
+
+use crate::status::openmetrics::{Labels, Writer};
+use crate::status::{CniState, View};
+
+pub(super) fn node(view: &View, out: &mut Writer<'_>) -> fmt::Result {
+    let in_place = view.cni.iter().map(|cni| (Labels::new(), u64::from(cni.state == CniState::InPlace)));
+    out.gauges("weft_cni_conf_in_place", "1 if the CNI configuration is as weft wants it", in_place)?;
+    let (written, failed) = view.cni.as_ref().map_or((0, 0), |cni| (cni.written, cni.failed));
+    out.counter("weft_cni_conf_writes", "Times that the CNI configuration was written", written)?;
+    out.counter("weft_cni_conf_failures", "Times that the CNI configuration could not be written", failed)
+}

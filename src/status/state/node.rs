@@ -1,0 +1,33 @@
+//! What a node needs around the tables.
+
+use serde::Serialize;
+
+use crate::status::{Cni, CniState};
+
+#[derive(Serialize)]
+pub(super) struct CniConf<'a> {
+    file: &'a str,
+    form: &'static str,
+    state: &'static str,
+    because: Option<&'a str>,
+    used_instead: Option<&'a str>,
+    written: u64,
+    failed: u64,
+}
+
+impl<'a> CniConf<'a> {
+    pub(super) fn of(cni: &'a Cni) -> Self {
+        Self {
+            file: &cni.file,
+            form: cni.form,
+            state: cni.state.label(),
+            because: match &cni.state {
+                CniState::Failed(problem) => Some(problem),
+                CniState::NotYet | CniState::InPlace => None,
+            },
+            used_instead: cni.instead.as_deref(),
+            written: cni.written,
+            failed: cni.failed,
+        }
+    }
+}
