@@ -94,7 +94,8 @@ mod tests {
                 assert!(text == V4 || text == DUAL, "{text:?}");
                 for entry in fs::read_dir(root.path()).expect("listed").map_while(Result::ok) {
                     let other = entry.path();
-                    let seen = other.extension().is_some_and(|last| ["conf", "conflist", "json"].iter().any(|of| last == *of));
+                    let seen =
+                        other.extension().is_some_and(|last| ["conf", "conflist", "json"].iter().any(|of| last == *of));
                     assert!(other == path || !seen, "a runtime would read {}", other.display());
                 }
             }

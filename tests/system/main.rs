@@ -14,6 +14,9 @@ mod api_away;
 #[path = "../support/cluster.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod cluster;
+mod cni;
+#[path = "../support/cni.rs"]
+mod cni_runtime;
 #[path = "../support/flannel.rs"]
 mod flannel;
 mod garbage;
@@ -55,6 +58,7 @@ fn main() -> std::process::ExitCode {
         api_away::all(),
         heal::all(),
         restart::all(),
+        cni::all(),
     ];
     sandbox::contained(tests.concat(), heal::print)
 }
