@@ -48,13 +48,13 @@ struct ConfList<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Main<'a> {
-    Bridge(Bridge),
-    Flannel(Flannel<'a>),
+    Bridge(BridgePlugin),
+    Flannel(FlannelPlugin<'a>),
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Bridge {
+struct BridgePlugin {
     r#type: &'static str,
     bridge: &'static str,
     mtu: u32,
@@ -83,7 +83,7 @@ struct Route {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Flannel<'a> {
+struct FlannelPlugin<'a> {
     r#type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     subnet_file: Option<&'a Path>,
@@ -113,7 +113,7 @@ struct Capabilities {
 pub fn render(form: CniForm, env: &SubnetEnv, subnet_file: &Path) -> String {
     let main = match form {
         CniForm::Standard => Main::Bridge(bridge(env)),
-        CniForm::Flannel => Main::Flannel(Flannel {
+        CniForm::Flannel => Main::Flannel(FlannelPlugin {
             r#type: "flannel",
             subnet_file: Some(subnet_file).filter(|path| *path != Path::new(DEFAULT_SUBNET_FILE)),
             delegate: Delegate { hairpin_mode: true, is_default_gateway: true },
@@ -127,9 +127,9 @@ pub fn render(form: CniForm, env: &SubnetEnv, subnet_file: &Path) -> String {
     text
 }
 
-fn bridge(env: &SubnetEnv) -> Bridge {
+fn bridge(env: &SubnetEnv) -> BridgePlugin {
     let networks = || Family::BOTH.into_iter().filter_map(|family| *env.networks.get(family));
-    Bridge {
+    BridgePlugin {
         r#type: "bridge",
         bridge: BRIDGE,
         mtu: env.mtu,
