@@ -60,9 +60,6 @@ pub enum NetConfError {
     /// Another backend of flannel's.
     #[error("Backend.Type is {0:?}; weft has one backend, \"vxlan\": a cluster on another backend stays with flannel")]
     OtherBackend(String),
-    /// Direct routing, which weft does not have.
-    #[error("Backend.DirectRouting is true; this version of weft encapsulates every packet: set it to false")]
-    DirectRouting,
 }
 
 /// The smallest inner MTU that IPv6 works with (RFC 8200 section 5).
@@ -160,8 +157,15 @@ fn backend_overlay(
     networks: ByFamily<Option<Subnet>>,
     notices: &mut Vec<String>,
 ) -> Result<Overlay, NetConfError> {
-    let mut overlay =
-        Overlay { networks, vni: DEFAULT_VNI, port: DEFAULT_PORT, mtu: None, gbp: false, learning: false };
+    let mut overlay = Overlay {
+        networks,
+        vni: DEFAULT_VNI,
+        port: DEFAULT_PORT,
+        mtu: None,
+        gbp: false,
+        learning: false,
+        direct_routing: false,
+    };
     let mut fields = match backend {
         None => {
             notices
@@ -181,9 +185,7 @@ fn backend_overlay(
     overlay.mtu = outer_mtu(&mut fields, &overlay.networks, notices)?;
     overlay.gbp = boolean(&mut fields, "GBP", notices)?.unwrap_or(false);
     overlay.learning = boolean(&mut fields, "Learning", notices)?.unwrap_or(false);
-    if boolean(&mut fields, "DirectRouting", notices)? == Some(true) {
-        return Err(NetConfError::DirectRouting);
-    }
+    overlay.direct_routing = boolean(&mut fields, "DirectRouting", notices)?.unwrap_or(false);
     for key in ["Name", "MacPrefix"] {
         if fields.take(key, notices).is_some() {
             notices.push(format!("Backend.{key} is for Windows nodes; it is ignored here"));

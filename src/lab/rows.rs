@@ -55,7 +55,7 @@ impl fmt::Display for Row {
 pub fn scope(networks: ByFamily<Option<Subnet>>) -> Scope {
     let vni = Vni::new(1);
     let device = |family| networks.get(family).and(vni).map(|vni| device_name(family, vni));
-    Scope { devices: ByFamily::from_fn(device), networks, reach: None }
+    Scope { devices: ByFamily::from_fn(device), networks, reach: None, ways: false }
 }
 
 /// The rows that every other node's annotations ask for, on the machine of this name.

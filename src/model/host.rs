@@ -109,6 +109,20 @@ pub struct ForeignRoute {
     pub protocol: u8,
 }
 
+/// A route of the main table to somewhere outside the cluster network, as far as it says whether a peer
+/// is on the same network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Destination.
+    pub dst: Subnet,
+    /// Metric.
+    pub metric: u32,
+    /// Its interface, if it has one.
+    pub oif: Option<IfIndex>,
+    /// Whether what it leads to is on the interface's own network: unicast, no gateway, one next hop.
+    pub on_link: bool,
+}
+
 /// One consistent look at everything that weft decides from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
@@ -118,9 +132,11 @@ pub struct Host {
     pub defaults: Vec<DefaultRoute>,
     /// Routes of others inside the cluster networks.
     pub foreign: Vec<ForeignRoute>,
+    /// The way to everywhere else, if it was asked for.
+    pub ways: Vec<Way>,
     /// The interface and source address towards [`Scope::reach`], if one was asked for.
     pub reach: Option<(IfIndex, IpAddr)>,
-    /// The tables of each device of ours that exists.
+    /// The tables of each device of ours that exists; with [`Scope::ways`] of every family in scope.
     pub tables: ByFamily<Option<Tables>>,
 }
 
@@ -145,4 +161,6 @@ pub struct Scope {
     pub networks: ByFamily<Option<Subnet>>,
     /// `--iface-can-reach`: the address whose route chooses the underlay.
     pub reach: Option<IpAddr>,
+    /// Whether the routes outside the cluster networks matter: they say who is on the same network.
+    pub ways: bool,
 }

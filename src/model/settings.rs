@@ -26,6 +26,8 @@ pub struct Overlay {
     pub gbp: bool,
     /// Learning.
     pub learning: bool,
+    /// Whether peers on the same network are reached without encapsulation.
+    pub direct_routing: bool,
 }
 
 impl Overlay {
@@ -37,7 +39,7 @@ impl Overlay {
     /// What a look at the kernel has to cover; `reach` is `--iface-can-reach`.
     pub fn scope(&self, reach: Option<IpAddr>) -> Scope {
         let device = |family| self.networks.get(family).map(|_| self.device(family));
-        Scope { devices: ByFamily::from_fn(device), networks: self.networks, reach }
+        Scope { devices: ByFamily::from_fn(device), networks: self.networks, reach, ways: self.direct_routing }
     }
 
     /// The device's name in a family.

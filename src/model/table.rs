@@ -1,11 +1,11 @@
-//! What the kernel's tables hold for one VXLAN device: routes, neighbours and FDB entries, keyed as
-//! the kernel keys them.
+//! What the kernel's tables hold for one VXLAN device, and for peers that are reached without it:
+//! routes, neighbours and FDB entries, keyed as the kernel keys them.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use super::addr::{Family, Mac, Subnet};
+use super::addr::{Family, IfIndex, Mac, Subnet};
 
 /// The protocol number of the routes that weft makes (`ip route show proto 119`). Free in
 /// iproute2's `rt_protos`.
@@ -25,7 +25,7 @@ pub struct RouteKey {
     pub metric: u32,
 }
 
-/// The rest of a route over the device.
+/// The rest of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Route {
     /// The gateway; `None` if there is none, or several (multipath).
@@ -37,12 +37,31 @@ pub struct Route {
     /// Whether nothing else is set: unicast, scope global, one next hop, no preferred source, no
     /// metrics, no encapsulation, no nexthop object.
     pub plain: bool,
+    /// The interface, if it is not the device whose tables these are.
+    pub dev: Option<IfIndex>,
 }
 
 impl Route {
     /// The route that weft makes: through the peer's VTEP address.
     pub const fn through(via: IpAddr) -> Self {
-        Self { via: Some(via), onlink: true, protocol: PROTOCOL_WEFT, plain: true }
+        Self { via: Some(via), onlink: true, protocol: PROTOCOL_WEFT, plain: true, dev: None }
+    }
+
+    /// The route to a peer on the same network: through its public IP, without encapsulation.
+    pub const fn direct(via: IpAddr, dev: IfIndex) -> Self {
+        Self { via: Some(via), onlink: false, protocol: PROTOCOL_WEFT, plain: true, dev: Some(dev) }
+    }
+
+    /// Whether a route over an interface that is not our device may be ours to change: it carries our
+    /// number, or the form that flannel gives direct routes.
+    pub fn may_be_ours(&self) -> bool {
+        let flannels = self.protocol == PROTOCOL_BOOT && self.plain && !self.onlink && self.via.is_some();
+        self.protocol == PROTOCOL_WEFT || flannels
+    }
+
+    /// The route to a VTEP address itself, over the device.
+    pub const fn over_the_device() -> Self {
+        Self { via: None, onlink: false, protocol: PROTOCOL_WEFT, plain: true, dev: None }
     }
 }
 
@@ -93,7 +112,7 @@ pub enum Entry {
     Fdb(FdbKey, Fdb),
     /// In the neighbour table of the device (`ip neigh`).
     Neighbour(IpAddr, Neighbour),
-    /// In the main routing table, over the device (`ip route`).
+    /// In the main routing table (`ip route`).
     Route(RouteKey, Route),
 }
 
@@ -142,7 +161,8 @@ impl Entry {
 /// The rows of one device. What weft wants, and what it saw, have the same type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
-    /// Routes of the main table over the device, the kernel's own (`proto kernel`) left out.
+    /// Routes of the main table over the device, the kernel's own (`proto kernel`) left out; and those over
+    /// other interfaces to destinations in the cluster network that may be ours to change.
     pub routes: BTreeMap<RouteKey, Route>,
     /// Further IPv4 routes under a key of `routes`, which `ip route append` and `prepend` can make, in
     /// the kernel's order: the one in `routes` comes first and is in use. Nothing wanted is among them.
@@ -214,6 +234,10 @@ pub fn peer_metric(dst: Subnet) -> u32 {
         IpAddr::V6(_) => 1024,
     }
 }
+
+/// What an encapsulated route's metric has more while direct routing is on: it stays in place under the
+/// direct one, so that a peer goes from one to the other by a single change and is never without a route.
+pub const FALLBACK: u32 = 4096;
 
 /// The metric that flannel's routes have, as the kernel reports it.
 pub const fn flannel_metric(family: Family) -> u32 {

@@ -146,7 +146,7 @@ mod tests {
     fn overlay(v4: bool, v6: bool) -> Overlay {
         let networks = ByFamily { v4: v4.then(|| subnet("10.244.0.0/16")), v6: v6.then(|| subnet("fd00:10:244::/56")) };
         let vni = Vni::new(1).expect("a VNI");
-        Overlay { networks, vni, port: DEFAULT_PORT, mtu: None, gbp: false, learning: false }
+        Overlay { networks, vni, port: DEFAULT_PORT, mtu: None, gbp: false, learning: false, direct_routing: false }
     }
 
     fn env(v4: bool, v6: bool) -> Option<SubnetEnv> {

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use crate::model::addr::IfName;
+use crate::model::addr::{Family, IfName};
 use crate::model::op::{LinkOp, Op};
 use crate::model::table::{Entry, FdbKey, RouteKey};
 
@@ -25,10 +25,31 @@ const FIRST_TRUCE: Duration = Duration::from_secs(1);
 /// What is being tried: a key of a table, or a kind of change to a device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Subject {
+    /// The main table has one key for all interfaces.
     Route(RouteKey),
-    Neighbour(std::net::IpAddr),
-    Fdb(FdbKey),
-    Link(std::mem::Discriminant<LinkOp>),
+    Neighbour(IfName, std::net::IpAddr),
+    Fdb(IfName, FdbKey),
+    Link(IfName, std::mem::Discriminant<LinkOp>),
+}
+
+/// What a look was about.
+#[derive(Clone, Copy, Debug)]
+pub enum Look<'a> {
+    /// The settings of a device.
+    Settings(&'a IfName),
+    /// The rows of a device and the routes of its family.
+    Rows(&'a IfName, Family),
+}
+
+impl Look<'_> {
+    fn is_about(self, subject: &Subject) -> bool {
+        match (self, subject) {
+            (Self::Settings(device), Subject::Link(of, _)) => of == device,
+            (Self::Rows(device, _), Subject::Neighbour(of, _) | Subject::Fdb(of, _)) => of == device,
+            (Self::Rows(_, family), Subject::Route(key)) => key.dst.family() == family,
+            (Self::Settings(_), _) | (Self::Rows(..), Subject::Link(..)) => false,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -45,7 +66,7 @@ struct Record {
 /// The records of everything that failed or was repaired lately.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    records: HashMap<(IfName, Subject), Record>,
+    records: HashMap<Subject, Record>,
 }
 
 /// Why something is not tried now.
@@ -128,15 +149,14 @@ impl Attempts {
     }
 
     /// After a look: what nothing is left to do about has not failed, whether it is right now or nobody
-    /// wants it any more. `left` is all that is to be done about the rows or the `settings` of a device.
-    pub fn looked(&mut self, device: &IfName, settings: bool, left: &[Op]) {
+    /// wants it any more. `left` is all that is to be done about what was looked at.
+    pub fn looked(&mut self, look: Look<'_>, left: &[Op]) {
         if !self.records.values().any(|record| record.failures > 0) {
             return;
         }
         let left: HashSet<_> = left.iter().map(key).collect();
         for (key, record) in &mut self.records {
-            let about = key.0 == *device && matches!(key.1, Subject::Link(_)) == settings;
-            if about && record.failures > 0 && !left.contains(key) {
+            if look.is_about(key) && record.failures > 0 && !left.contains(key) {
                 record.failures = 0;
                 if record.truces == 0 {
                     record.not_before = Duration::ZERO;
@@ -173,16 +193,16 @@ fn doubled(first: Duration, times: u32) -> Duration {
     first.saturating_mul(1 << times.min(16)).min(LONGEST_DELAY)
 }
 
-fn key(op: &Op) -> (IfName, Subject) {
-    let subject = match op {
-        Op::Link(link) => Subject::Link(std::mem::discriminant(link)),
+fn key(op: &Op) -> Subject {
+    let device = || op.device().clone();
+    match op {
+        Op::Link(link) => Subject::Link(device(), std::mem::discriminant(link)),
         Op::Set { entry, .. } | Op::Del { entry, .. } => match entry {
             Entry::Route(key, _) => Subject::Route(*key),
-            Entry::Neighbour(ip, _) => Subject::Neighbour(*ip),
-            Entry::Fdb(key, _) => Subject::Fdb(*key),
+            Entry::Neighbour(ip, _) => Subject::Neighbour(device(), *ip),
+            Entry::Fdb(key, _) => Subject::Fdb(device(), *key),
         },
-    };
-    (op.device().clone(), subject)
+    }
 }
 
 #[cfg(test)]
@@ -209,7 +229,7 @@ mod tests {
         attempts.succeeded(&up(), false, now);
         assert!(attempts.put_off(&up(), now).is_none());
         assert!(attempts.has_failed(&up()), "an acknowledgement is no proof");
-        attempts.looked(up().device(), true, &[]);
+        attempts.looked(Look::Settings(up().device()), &[]);
         assert!(!attempts.has_failed(&up()));
         attempts.forgive(now);
         assert!(attempts.records.is_empty());
@@ -219,11 +239,11 @@ mod tests {
     fn what_is_right_by_itself_is_not_waited_for_when_it_breaks_again() {
         let mut attempts = Attempts::default();
         (0..12).for_each(|_| attempts.failed(&up(), "no".into(), Duration::ZERO));
-        attempts.looked(up().device(), false, &[]);
+        attempts.looked(Look::Rows(up().device(), Family::V4), &[]);
         assert!(attempts.put_off(&up(), Duration::ZERO).is_some(), "that look was at the rows");
-        attempts.looked(up().device(), true, &[up()]);
+        attempts.looked(Look::Settings(up().device()), &[up()]);
         assert!(attempts.put_off(&up(), Duration::ZERO).is_some(), "it is still to be done");
-        attempts.looked(up().device(), true, &[]);
+        attempts.looked(Look::Settings(up().device()), &[]);
         assert_eq!(attempts.put_off(&up(), Duration::ZERO), None);
     }
 

@@ -70,12 +70,17 @@ impl Cause {
 
 /// Why a missing or differing row is put in, given what was in place before (`None` until a first
 /// pass is done).
-pub fn of_set(entry: &Entry, replace: bool, peer: Option<&NodeName>, before: Option<&People<'_>>) -> Cause {
+pub fn of_set(entry: &Entry, replace: bool, now: &People<'_>, before: Option<&People<'_>>) -> Cause {
+    let peer = now.owner(entry);
     let Some(before) = before else { return Cause::Start };
     if before.wanted.tables.at(entry).as_ref() == Some(entry) {
         return if replace { Cause::DriftChanged } else { Cause::DriftDeleted };
     }
-    if peer.is_some_and(|name| before.names.contains(name)) { Cause::NodeChanged } else { Cause::NodeJoined }
+    match peer {
+        Some(_) if now.is_same(entry, before) => Cause::LocalChanged,
+        Some(name) if before.names.contains(name) => Cause::NodeChanged,
+        _ => Cause::NodeJoined,
+    }
 }
 
 /// Why a row is taken out.
@@ -86,6 +91,7 @@ pub fn of_del(entry: &Entry, now: &People<'_>, before: Option<&People<'_>>) -> C
     // A node that takes no part any more, or may not, is still there.
     match (was_right, now.names.contains(name) || now.wanted.without.contains_key(name)) {
         (false, _) => Cause::DriftAdded,
+        (true, true) if now.is_same(entry, before) => Cause::LocalChanged,
         (true, true) => Cause::NodeChanged,
         (true, false) => Cause::NodeLeft,
     }
@@ -144,6 +150,13 @@ impl<'a> People<'a> {
             Entry::Neighbour(ip, _) => self.by_base.get(ip).copied(),
             Entry::Fdb(key, _) => self.by_mac.get(&key.mac).copied(),
         }
+    }
+
+    /// Whether the peer that a route leads to says what it said before.
+    fn is_same(&self, entry: &Entry, before: &Self) -> bool {
+        let Entry::Route(key, _) = entry else { return false };
+        let now = self.wanted.peer_of(key.dst);
+        now.is_some() && now == before.wanted.peer_of(key.dst)
     }
 
     fn is_held(&self, name: &NodeName) -> bool {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use super::direct::OnLink;
 use crate::model::addr::{Mac, Subnet, bits};
 use crate::model::node::{NodeName, Peer};
 
@@ -25,6 +26,8 @@ pub struct Ground {
     pub underlay: Vec<Subnet>,
     /// Every address of this host.
     pub addresses: BTreeSet<IpAddr>,
+    /// Who is on the same network, if peers that are need no encapsulation.
+    pub on_link: Option<OnLink>,
 }
 
 /// Why a claim is refused.

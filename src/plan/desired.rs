@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::claims::{Claims, Ground};
+use super::direct::OnLink;
 use crate::model::addr::{ByFamily, Family, Subnet};
 use crate::model::node::{NodeName, NodeRecord, Peer, Snapshot, Standing};
-use crate::model::table::{Fdb, FdbKey, Neighbour, Route, RouteKey, Tables, peer_metric};
+use crate::model::table::{FALLBACK, Fdb, FdbKey, Neighbour, Route, RouteKey, Tables, peer_metric};
 
 /// Everything wanted of the tables, and every node that gets none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +43,28 @@ impl Wanted {
             both.held.entry(*subnet).or_insert_with(|| name.clone());
         }
         both
+    }
+
+    /// The peer whose pod CIDR holds a destination; pod CIDRs are disjoint.
+    pub fn peer_of(&self, dst: Subnet) -> Option<(&Subnet, &(NodeName, Peer))> {
+        // Subnets sort by address, then by prefix length: the holder is the last one at or before.
+        let upper = Subnet::host(dst.base());
+        self.peers.range(..=upper).next_back().filter(|(subnet, _)| subnet.contains_subnet(dst))
+    }
+
+    /// The metric of the route that is to carry a peer's packets.
+    pub fn metric(&self, subnet: Subnet) -> Option<u32> {
+        self.routes_to(subnet).next().map(|(key, _)| key.metric)
+    }
+
+    /// Whether a peer's packets are to go without encapsulation.
+    pub fn is_direct(&self, subnet: Subnet) -> bool {
+        self.routes_to(subnet).next().is_some_and(|(_, route)| route.dev.is_some())
+    }
+
+    /// The routes to a peer; the kernel takes the first.
+    pub fn routes_to(&self, dst: Subnet) -> impl Iterator<Item = (&RouteKey, &Route)> {
+        self.tables.routes.range(RouteKey { dst, metric: 0 }..=RouteKey { dst, metric: u32::MAX })
     }
 }
 
@@ -88,21 +111,43 @@ fn wanted<'a>(family: Family, by_seniority: &[&'a NodeRecord], ground: &'a Groun
         wanted.without.insert(name.clone(), without);
     }
     wanted.peers = peers.into_iter().collect();
-    wanted.tables = tables(&wanted.peers);
+    wanted.tables = tables(&wanted.peers, ground.on_link.as_ref());
     wanted
 }
 
-/// The three rows of every peer.
-fn tables(peers: &BTreeMap<Subnet, (NodeName, Peer)>) -> Tables {
+/// The three rows of every peer; with direct routing also the route to each that is on the same network.
+fn tables(peers: &BTreeMap<Subnet, (NodeName, Peer)>, on_link: Option<&OnLink>) -> Tables {
     let peers = || peers.values().map(|(_, peer)| peer);
     Tables {
-        routes: peers().map(|peer| (route_key(peer.subnet), Route::through(peer.subnet.base()))).collect(),
+        routes: match on_link {
+            None => peers().map(|peer| encapsulated(peer, 0)).collect(),
+            Some(on_link) => peers().flat_map(|peer| either_way(peer, on_link)).collect(),
+        },
         neighbours: peers().map(|peer| (peer.subnet.base(), Neighbour { mac: peer.mac })).collect(),
         fdb: peers().map(|peer| (FdbKey::new(peer.mac, peer.public_ip), Fdb::to(peer.public_ip))).collect(),
         ..Tables::default()
     }
 }
 
-fn route_key(dst: Subnet) -> RouteKey {
-    RouteKey { dst, metric: peer_metric(dst) }
+fn encapsulated(peer: &Peer, extra: u32) -> (RouteKey, Route) {
+    let metric = peer_metric(peer.subnet) + extra;
+    (RouteKey { dst: peer.subnet, metric }, Route::through(peer.subnet.base()))
+}
+
+/// The encapsulated route always, and the direct one before it where there is one: the change from one to
+/// the other is a single row, and if the kernel drops the direct one, it falls back by itself.
+///
+/// IPv6 takes no gateway as onlink that another route leads to through another interface, as the direct
+/// one does. So there each VTEP address has a route of its own over the device
+/// (`an_ipv6_onlink_gateway_may_have_a_route_of_its_own`).
+fn either_way(peer: &Peer, on_link: &OnLink) -> impl Iterator<Item = (RouteKey, Route)> + use<> {
+    let base = peer.subnet.base();
+    let direct = on_link.interface_of(peer.public_ip).map(|dev| {
+        (RouteKey { dst: peer.subnet, metric: peer_metric(peer.subnet) }, Route::direct(peer.public_ip, dev))
+    });
+    let gateway = (Family::of(base) == Family::V6).then(|| {
+        let dst = Subnet::host(base);
+        (RouteKey { dst, metric: peer_metric(dst) }, Route::over_the_device())
+    });
+    [Some(encapsulated(peer, FALLBACK)), direct, gateway].into_iter().flatten()
 }

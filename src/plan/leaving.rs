@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::desired::Wanted;
 use super::ownership::is_ours;
-use crate::model::addr::Mac;
+use crate::model::addr::{Mac, Subnet};
 use crate::model::table::{Entry, Route, RouteKey, Tables};
 
 /// Routes under a key that another route has already.
@@ -53,7 +53,7 @@ impl Leaving {
         match entry {
             Entry::Fdb(key, _) => !self.uses.macs.contains_key(&key.mac),
             Entry::Neighbour(ip, _) => !self.uses.gateways.contains_key(ip),
-            Entry::Route(key, _) => self.is_superseded(key, wanted),
+            Entry::Route(key, _) => self.is_superseded(key, wanted) && self.leads_nobody(key, wanted),
         }
     }
 
@@ -76,6 +76,17 @@ impl Leaving {
         });
         next_stays && alone && instead.all(|(key, route)| self.routes.get(key) == Some(route))
     }
+
+    /// Whether no route that is yet to come needs this one to its gateway.
+    fn leads_nobody(&self, key: &RouteKey, wanted: &Wanted) -> bool {
+        let base = key.dst.base();
+        if key.dst != Subnet::host(base) {
+            return true;
+        }
+        // A pod CIDR sorts right before its own base.
+        let mut routes = wanted.tables.routes.range(..=key).rev().take_while(|(key, _)| key.dst.base() == base);
+        routes.all(|(key, route)| route.via != Some(base) || self.routes.get(key) == Some(route))
+    }
 }
 
 /// How often each gateway and MAC is pointed at by rows of ours.
@@ -94,7 +105,7 @@ impl Uses {
 
     fn add(&mut self, entry: &Entry, wanted: &Wanted) {
         match entry {
-            Entry::Route(_, Route { via: Some(via), .. }) if is_ours(entry, wanted) => {
+            Entry::Route(_, Route { via: Some(via), dev: None, .. }) if is_ours(entry, wanted) => {
                 *self.gateways.entry(*via).or_default() += 1;
             }
             Entry::Neighbour(_, neighbour) => *self.macs.entry(neighbour.mac).or_default() += 1,
@@ -104,7 +115,9 @@ impl Uses {
 
     fn remove(&mut self, entry: &Entry, wanted: &Wanted) {
         match entry {
-            Entry::Route(_, Route { via: Some(via), .. }) if is_ours(entry, wanted) => release(&mut self.gateways, via),
+            Entry::Route(_, Route { via: Some(via), dev: None, .. }) if is_ours(entry, wanted) => {
+                release(&mut self.gateways, via)
+            }
             Entry::Neighbour(_, neighbour) => release(&mut self.macs, &neighbour.mac),
             Entry::Route(..) | Entry::Fdb(..) => {}
         }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::claims::Ground;
+use super::direct::OnLink;
 use super::underlay;
 use crate::model::addr::{ByFamily, Family, IfName, Mac, Subnet};
 use crate::model::device::DeviceSpec;
@@ -61,7 +62,10 @@ pub fn local(
         address: subnet.base(),
         network,
     };
-    let ground = ground(host, &device, subnet, public_ip, &ours)?;
+    let ground = Ground {
+        on_link: overlay.direct_routing.then(|| OnLink::new(host, family, &ours)),
+        ..ground(host, &device, subnet, public_ip, &ours)?
+    };
     Ok(Local { device, subnet, public_ip, ground })
 }
 
@@ -115,7 +119,7 @@ fn ground(host: &Host, device: &DeviceSpec, own: Subnet, public_ip: IpAddr, ours
             device.underlay_name
         ));
     }
-    Ok(Ground { network: device.network, own, mac: device.mac, public_ip, underlay, addresses })
+    Ok(Ground { network: device.network, own, mac: device.mac, public_ip, underlay, addresses, on_link: None })
 }
 
 /// What the host takes up in each family.

@@ -7,6 +7,7 @@ pub mod cause;
 pub mod claims;
 pub mod desired;
 pub mod device;
+pub mod direct;
 pub mod handover;
 mod leaving;
 pub mod local;

@@ -3,25 +3,25 @@
 //! * an entry may appear once everything it points at is in its final place;
 //! * an entry may disappear once nothing of ours points at it, and what replaces it is there.
 //!
-//! A route points at a neighbour, a neighbour at an FDB entry. Equal keys are replaced in place.
+//! A route points at a neighbour, a neighbour at an FDB entry; a direct route points at nothing of ours.
+//! Equal keys are replaced in place.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use super::beside::rows_beside;
 use super::desired::Wanted;
 use super::leaving::{Leaving, surplus};
 use super::ownership::is_ours;
-use crate::model::addr::{Family, IfIndex, Mac};
-use crate::model::host::Host;
+use crate::model::addr::{Family, IfName, Mac, Subnet};
+use crate::model::host::Link;
 use crate::model::op::{Dev, Op};
-use crate::model::table::{Entry, FdbKey, Kind, PROTOCOL_WEFT, Route, RouteKey, Tables};
+use crate::model::table::{Entry, FdbKey, Kind, Route, RouteKey, Tables, peer_metric};
 
-/// What is left to do on one device, and what of it may be done already.
+/// What is left to do in one family, and what of it may be done already.
 #[derive(Debug)]
 pub struct Program<'a> {
-    dev: Dev,
     wanted: &'a Wanted,
     seen: Cow<'a, Tables>,
     pending: Vec<Op>,
@@ -31,21 +31,28 @@ pub struct Program<'a> {
 }
 
 impl<'a> Program<'a> {
-    /// Compares what is wanted with what was seen on the device.
-    pub fn new(dev: &Dev, wanted: &'a Wanted, seen: &'a Tables) -> Self {
+    /// Compares what is wanted with what was seen. `dev` is the device whose tables they are, `links` are
+    /// the host's other interfaces.
+    pub fn new(dev: &Dev, wanted: &'a Wanted, seen: &'a Tables, links: &[Link]) -> Self {
         let seen = prefer_wanted(seen, &wanted.tables);
         // From empty to thousands of rows is when it matters.
         let missing = wanted.tables.len().saturating_sub(seen.len());
         let (mut pending, mut unwanted) = (Vec::with_capacity(missing), Vec::new());
         let mut unsettled = Unsettled::with_capacity(missing / Kind::ALL.len());
+        let on = |entry: &Entry| place(entry, dev, links);
         for (entry, there) in rows_beside(&wanted.tables, &seen) {
             if entry == there {
                 continue;
             }
-            entry.or(there).inspect(|row| unsettled.add(row));
+            // Routes that nobody wants lead nobody on.
+            entry.or(there.filter(|there| there.kind() != Kind::Route)).inspect(|row| unsettled.add(row));
             if let Some(entry) = entry {
-                let replace = there.is_some_and(|there| is_ours(&there, wanted));
-                pending.push(Op::Set { dev: dev.clone(), entry, replace });
+                let there = there.filter(|there| is_ours(there, wanted));
+                if let Some(way) = there.and_then(|there| own_way(&there, &entry, &seen)) {
+                    unsettled.add(&way);
+                    pending.push(Op::Set { dev: dev.clone(), entry: way, replace: false });
+                }
+                pending.push(Op::Set { dev: on(&entry), entry, replace: there.is_some() });
             } else {
                 unwanted.extend(there);
             }
@@ -54,29 +61,8 @@ impl<'a> Program<'a> {
         let held = Held::new(wanted, &seen);
         unwanted.retain(|entry| !held.holds(entry, wanted) && is_ours(entry, wanted));
         let leaving = (!unwanted.is_empty()).then(|| Leaving::new(&seen, wanted));
-        pending.extend(unwanted.into_iter().map(|entry| Op::Del { dev: dev.clone(), entry }));
-        Self { dev: dev.clone(), wanted, seen, pending, unsettled, leaving }
-    }
-
-    /// A route of our own number on another device holds its key against us: it was made for this
-    /// device before that one was renamed, or for the device of another VNI. IPv4 replaces it. IPv6
-    /// takes no gateway that it would reach through another device, so there it has to go first.
-    pub fn take_over(&mut self, host: &Host) {
-        let ours = host.foreign.iter().filter(|route| route.protocol == PROTOCOL_WEFT);
-        let ours = ours.filter_map(|route| Some((RouteKey { dst: route.dst, metric: route.metric }, route.oif?)));
-        let ours: HashMap<RouteKey, IfIndex> = ours.collect();
-        let mut first = Vec::new();
-        for op in &mut self.pending {
-            let Op::Set { entry: Entry::Route(key, _), replace, .. } = op else { continue };
-            let Some(link) = ours.get(key).and_then(|index| host.link_at(*index)) else { continue };
-            *replace = true;
-            if key.dst.family() == Family::V6 {
-                let any_gateway = Route { via: None, onlink: false, protocol: PROTOCOL_WEFT, plain: true };
-                let dev = Dev { index: link.index, name: link.name.clone() };
-                first.push(Op::Del { dev, entry: Entry::Route(*key, any_gateway) });
-            }
-        }
-        self.pending.splice(..0, first);
+        pending.extend(unwanted.into_iter().map(|entry| Op::Del { dev: on(&entry), entry }));
+        Self { wanted, seen, pending, unsettled, leaving }
     }
 
     /// Whether nothing is left.
@@ -109,31 +95,38 @@ impl<'a> Program<'a> {
         let Some(leaving) = &mut self.leaving else { return };
         match op {
             Op::Set { .. } => leaving.set(entry, self.seen.at(entry), self.wanted),
-            Op::Del { dev, .. } if *dev == self.dev => leaving.remove(entry, self.wanted),
-            Op::Del { .. } | Op::Link(_) => {}
+            Op::Del { .. } => leaving.remove(entry, self.wanted),
+            Op::Link(_) => {}
         }
     }
 
     fn is_allowed(&self, op: &Op) -> bool {
         match op {
             Op::Set { entry, .. } => self.stands(entry),
-            Op::Del { dev, entry: Entry::Route(key, _) } if *dev != self.dev => {
-                let instead = self.wanted.tables.routes.get(key);
-                instead.is_none_or(|route| self.stands(&Entry::Route(*key, *route)))
+            Op::Del { entry, .. } => {
+                self.leaving.as_ref().is_none_or(|leaving| leaving.is_free(entry, self.wanted))
+                    && self.is_relieved(entry)
             }
-            Op::Del { entry, .. } => self.leaving.as_ref().is_none_or(|leaving| leaving.is_free(entry, self.wanted)),
             Op::Link(_) => true,
         }
+    }
+
+    /// Whether what the packets of a direct route take instead leads all the way. Over the device they are
+    /// as well off with the one as with the other.
+    fn is_relieved(&self, entry: &Entry) -> bool {
+        let Entry::Route(key, Route { dev: Some(_), .. }) = entry else { return true };
+        self.wanted.routes_to(key.dst).all(|(key, route)| self.stands(&Entry::Route(*key, *route)))
     }
 
     /// Whether everything that the entry leads to is in its final place.
     fn stands(&self, entry: &Entry) -> bool {
         match entry {
-            Entry::Fdb(..) | Entry::Route(_, Route { via: None, .. }) => true,
+            Entry::Fdb(..) | Entry::Route(_, Route { via: None, .. } | Route { dev: Some(_), .. }) => true,
             Entry::Neighbour(_, neighbour) => !self.unsettled.macs.contains(&neighbour.mac),
             Entry::Route(_, Route { via: Some(via), .. }) => {
                 let leads_on = || self.wanted.tables.neighbours.get(via);
                 !self.unsettled.gateways.contains(via)
+                    && !self.unsettled.ways.contains(via)
                     && leads_on().is_none_or(|neighbour| self.stands(&Entry::Neighbour(*via, *neighbour)))
             }
         }
@@ -144,7 +137,7 @@ impl<'a> Program<'a> {
     pub fn removals(&self, kind: Kind, counts: impl Fn(&Op) -> bool) -> (usize, usize) {
         let removed = |op: &&Op| match op {
             Op::Del { entry: Entry::Route(key, _), .. } => {
-                kind == Kind::Route && !self.wanted.peers.contains_key(&key.dst)
+                kind == Kind::Route && self.wanted.peer_of(key.dst).is_none()
             }
             Op::Del { entry, .. } => entry.kind() == kind,
             Op::Set { .. } | Op::Link(_) => false,
@@ -152,6 +145,25 @@ impl<'a> Program<'a> {
         let there = self.seen.entries().filter(|entry| entry.kind() == kind && is_ours(entry, self.wanted));
         (self.pending.iter().filter(removed).filter(|op| counts(op)).count(), there.count())
     }
+}
+
+/// The interface that a row is on.
+fn place(entry: &Entry, dev: &Dev, links: &[Link]) -> Dev {
+    let Entry::Route(_, Route { dev: Some(index), .. }) = entry else { return dev.clone() };
+    let name = links.iter().find(|link| link.index == *index).map(|link| link.name.clone());
+    Dev { index: *index, name: name.unwrap_or_else(|| IfName::new(&format!("if{}", index.0))) }
+}
+
+/// What has to be there before a route over the device can take the place of one over another interface.
+/// IPv4 needs nothing. IPv6 takes no gateway as onlink that it would reach through another interface, and
+/// that is where the route in place leads; so the gateway gets a route of its own meanwhile, which the next
+/// look finds and nobody wants.
+fn own_way(there: &Entry, entry: &Entry, seen: &Tables) -> Option<Entry> {
+    let (Entry::Route(_, Route { dev: Some(_), .. }), Entry::Route(key, route)) = (there, entry) else { return None };
+    let base = route.via.filter(|_| route.dev.is_none() && key.dst.family() == Family::V6)?;
+    let dst = Subnet::host(base);
+    let way = RouteKey { dst, metric: peer_metric(dst) };
+    (!seen.routes.contains_key(&way)).then(|| Entry::Route(way, Route::over_the_device()))
 }
 
 /// Of several routes under one key, the one that is wanted counts as its row: the others are too many.
@@ -190,7 +202,10 @@ impl Held {
 
     fn holds(&self, entry: &Entry, wanted: &Wanted) -> bool {
         match entry {
-            Entry::Route(key, _) => wanted.held.contains_key(&key.dst),
+            Entry::Route(key, _) => {
+                let base = key.dst.base();
+                wanted.held.contains_key(&key.dst) || (key.dst == Subnet::host(base) && self.bases.contains(&base))
+            }
             Entry::Neighbour(ip, _) => self.bases.contains(ip),
             Entry::Fdb(key, _) => self.macs.contains(&key.mac),
         }
@@ -203,17 +218,21 @@ impl Held {
 struct Unsettled {
     macs: HashSet<Mac>,
     gateways: HashSet<IpAddr>,
+    /// Gateways that have a route of their own.
+    ways: HashSet<IpAddr>,
 }
 
 impl Unsettled {
     fn with_capacity(each: usize) -> Self {
-        Self { macs: HashSet::with_capacity(each), gateways: HashSet::with_capacity(each) }
+        let (macs, gateways) = (HashSet::with_capacity(each), HashSet::with_capacity(each));
+        Self { macs, gateways, ways: HashSet::new() }
     }
 
     fn add(&mut self, row: &Entry) {
         match row {
             Entry::Fdb(FdbKey { mac, remote: None }, _) => drop(self.macs.insert(*mac)),
             Entry::Neighbour(ip, _) => drop(self.gateways.insert(*ip)),
+            Entry::Route(key, Route { via: None, .. }) => drop(self.ways.insert(key.dst.base())),
             Entry::Fdb(..) | Entry::Route(..) => {}
         }
     }
@@ -222,6 +241,7 @@ impl Unsettled {
         match row {
             Entry::Fdb(FdbKey { mac, remote: None }, _) => drop(self.macs.remove(mac)),
             Entry::Neighbour(ip, _) => drop(self.gateways.remove(ip)),
+            Entry::Route(key, Route { via: None, .. }) => drop(self.ways.remove(&key.dst.base())),
             Entry::Fdb(..) | Entry::Route(..) => {}
         }
     }

@@ -1,15 +1,19 @@
 //! Which rows are ours. The device is, with every permanent neighbour and static FDB entry on it; a
-//! route needs more than being on it, since an operator may route something else that way.
+//! route needs more than being on it, since an operator may route something else that way. On another
+//! interface it needs our number, or flannel's form for a peer that there is.
 
 use super::desired::Wanted;
 use crate::model::table::{Entry, PROTOCOL_BOOT, PROTOCOL_WEFT, Route, RouteKey, flannel_metric};
 
-/// Whether a row seen on our device may be changed or removed by us.
+/// Whether a row that was seen may be changed or removed by us.
 pub fn is_ours(entry: &Entry, wanted: &Wanted) -> bool {
     match entry {
         Entry::Fdb(..) | Entry::Neighbour(..) => true,
         Entry::Route(key, route) => {
-            route.protocol == PROTOCOL_WEFT || is_flannels(key, route) || contradicts(key, route, wanted)
+            route.protocol == PROTOCOL_WEFT
+                || is_flannels(key, route)
+                || is_flannels_direct(key, route, wanted)
+                || contradicts(key, route, wanted)
         }
     }
 }
@@ -21,8 +25,16 @@ pub fn is_flannels(key: &RouteKey, route: &Route) -> bool {
     *route == flannels && key.metric == flannel_metric(key.dst.family())
 }
 
+/// The route that flannel makes to a peer on the same network, with `DirectRouting` or `host-gw`. Nothing
+/// in it is flannel's alone, so that of a node that is gone might be anybody's and stays.
+fn is_flannels_direct(key: &RouteKey, route: &Route, wanted: &Wanted) -> bool {
+    let of_peer = || wanted.peers.get(&key.dst).is_some_and(|(_, peer)| route.via == Some(peer.public_ip));
+    let formed = route.dev.is_some() && route.plain && !route.onlink && route.protocol == PROTOCOL_BOOT;
+    formed && key.metric == flannel_metric(key.dst.family()) && of_peer()
+}
+
 /// A route for exactly a peer's pod CIDR on our device with another gateway, made by hand: its
 /// smaller metric would win over ours and cut the peer off.
 fn contradicts(key: &RouteKey, route: &Route, wanted: &Wanted) -> bool {
-    route.protocol == PROTOCOL_BOOT && wanted.peers.contains_key(&key.dst)
+    route.dev.is_none() && route.protocol == PROTOCOL_BOOT && wanted.peers.contains_key(&key.dst)
 }

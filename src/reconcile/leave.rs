@@ -2,15 +2,16 @@
 
 use crate::kernel::{Kernel, ObserveError};
 use crate::model::addr::Family;
-use crate::model::host::{LinkKind, Scope};
+use crate::model::host::{Host, LinkKind, Scope};
 use crate::model::op::{Ack, Dev, LinkOp, Op};
+use crate::model::table::{Entry, PROTOCOL_WEFT, Route, Tables};
 use crate::plan::handover::to_flannel;
 use crate::plan::next::Program;
 
 /// How to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// Remove the devices; every row goes with them.
+    /// Remove the devices, with which every row on them goes, and our routes over other interfaces.
     Remove,
     /// Give every route flannel's form, make-before-break, and leave the rest as it is: flanneld then
     /// finds exactly what it would have made, and no packet is lost.
@@ -26,31 +27,47 @@ pub fn leave(kernel: &mut dyn Kernel, scope: &Scope, how: Leave) -> Result<Vec<(
     let mut tried = Vec::new();
     for family in Family::BOTH {
         let name = scope.devices.get(family).as_ref();
-        let Some(link) = name.and_then(|name| host.link(name)) else { continue };
-        if !matches!(link.kind, LinkKind::Vxlan(_)) {
-            continue;
-        }
-        let dev = Dev { index: link.index, name: link.name.clone() };
-        match (how, host.tables.get(family)) {
-            (Leave::Remove, _) => try_all(kernel, vec![Op::Link(LinkOp::Delete(dev))], &mut tried),
-            (Leave::HandOver, Some(seen)) => {
-                let wanted = to_flannel(seen);
-                let mut program = Program::new(&dev, &wanted, seen);
-                loop {
-                    let batch = program.next_batch();
-                    if batch.is_empty() {
-                        break;
-                    }
-                    let from = tried.len();
-                    try_all(kernel, batch, &mut tried);
-                    let done = tried.iter().skip(from).filter(|(_, ack)| *ack == Ack::Done);
-                    done.for_each(|(op, _)| program.done(op));
-                }
+        let link = name.and_then(|name| host.link(name)).filter(|link| matches!(link.kind, LinkKind::Vxlan(_)));
+        let dev = link.map(|link| Dev { index: link.index, name: link.name.clone() });
+        let tables = host.tables.get(family).as_ref();
+        match how {
+            Leave::Remove => {
+                let routes = tables.map(|seen| elsewhere(seen, &host)).unwrap_or_default();
+                let device = dev.map(|dev| Op::Link(LinkOp::Delete(dev)));
+                try_all(kernel, device.into_iter().chain(routes).collect(), &mut tried);
             }
-            (Leave::HandOver, None) => {}
+            Leave::HandOver => {
+                let (Some(dev), Some(seen)) = (dev, tables) else { continue };
+                hand_over(kernel, &dev, seen, &host, &mut tried);
+            }
         }
     }
     Ok(tried)
+}
+
+/// Removals of what carries our number on other interfaces.
+fn elsewhere(seen: &Tables, host: &Host) -> Vec<Op> {
+    let rows = seen.entries().chain(seen.surplus.iter().map(|(key, route)| Entry::Route(*key, *route)));
+    let ours = rows.filter_map(|entry| match entry {
+        Entry::Route(_, Route { protocol: PROTOCOL_WEFT, dev: Some(dev), .. }) => Some((entry, host.link_at(dev)?)),
+        _ => None,
+    });
+    ours.map(|(entry, link)| Op::Del { dev: Dev { index: link.index, name: link.name.clone() }, entry }).collect()
+}
+
+fn hand_over(kernel: &mut dyn Kernel, dev: &Dev, seen: &Tables, host: &Host, tried: &mut Vec<(Op, Ack)>) {
+    let wanted = to_flannel(seen);
+    let mut program = Program::new(dev, &wanted, seen, &host.links);
+    loop {
+        let batch = program.next_batch();
+        if batch.is_empty() {
+            return;
+        }
+        let from = tried.len();
+        try_all(kernel, batch, tried);
+        let done = tried.iter().skip(from).filter(|(_, ack)| *ack == Ack::Done);
+        done.for_each(|(op, _)| program.done(op));
+    }
 }
 
 fn try_all(kernel: &mut dyn Kernel, batch: Vec<Op>, tried: &mut Vec<(Op, Ack)>) {

@@ -12,7 +12,7 @@ use crate::model::host::Host;
 use crate::model::node::{OwnNode, Snapshot};
 use crate::model::op::{Ack, Dev, LinkOp, Op};
 use crate::model::settings::Settings;
-use crate::plan::attempts::PutOff;
+use crate::plan::attempts::{Look, PutOff};
 use crate::plan::cause::of_link;
 use crate::plan::desired::Desired;
 use crate::plan::device::{DeviceState, compare};
@@ -156,7 +156,7 @@ impl Pass<'_> {
         let ops = match compare(spec, host, renew) {
             DeviceState::Ready(dev) => {
                 *self.memory.renewal.get_mut(spec.family) = Renewal::Unneeded;
-                self.memory.attempts.looked(&spec.name, true, &[]);
+                self.memory.attempts.looked(Look::Settings(&spec.name), &[]);
                 report.ready = true;
                 return Ok(dev);
             }
@@ -167,7 +167,7 @@ impl Pass<'_> {
             DeviceState::Needs(ops) => ops,
         };
         let ops: Vec<Op> = ops.into_iter().map(Op::Link).collect();
-        self.memory.attempts.looked(&spec.name, true, &ops);
+        self.memory.attempts.looked(Look::Settings(&spec.name), &ops);
         for op in &ops {
             // Done twice in this pass and not there: once can be somebody who deleted the device meanwhile.
             let told = self.report.changes.iter().filter(|change| change.ack == Ack::Done && change.op == *op);

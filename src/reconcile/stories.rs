@@ -34,6 +34,7 @@ impl World {
             mtu: None,
             gbp: false,
             learning: false,
+            direct_routing: false,
         };
         let underlay = UnderlayRules { iface: vec!["eth0".into()], ..UnderlayRules::default() };
         let mut world = Self {
@@ -257,7 +258,7 @@ fn a_foreign_route_that_wins_is_shown_and_left_alone() {
     for (dst, metric) in
         [("10.244.2.0/24", 0), ("10.244.3.128/25", 9000), ("10.244.3.0/24", 9000), ("10.244.0.0/16", 0)]
     {
-        let route = Route { via: None, onlink: false, protocol: 4, plain: true };
+        let route = Route { via: None, onlink: false, protocol: 4, plain: true, dev: None };
         world.kernel.net.put_route(RouteKey { dst: dst.parse().expect("a subnet"), metric }, eth0, route);
     }
     let report = world.pass();

@@ -10,6 +10,7 @@ use crate::model::host::Host;
 use crate::model::node::NodeName;
 use crate::model::op::{Ack, Dev, Op};
 use crate::model::table::{Entry, Kind, Tables};
+use crate::plan::attempts::Look;
 use crate::plan::cause::{Cause, People, of_del, of_set};
 use crate::plan::desired::{Desired, Wanted};
 use crate::plan::next::Program;
@@ -23,9 +24,8 @@ impl Pass<'_> {
     pub(super) fn tables(&mut self, dev: &Dev, wanted: &Wanted, host: &Host, report: &mut FamilyReport) -> bool {
         let Some(family) = report.device.as_ref().map(|device| device.family) else { return false };
         let Some(seen) = host.tables.get(family) else { return false };
-        let mut program = Program::new(dev, wanted, seen);
-        program.take_over(host);
-        self.memory.attempts.looked(&dev.name, false, program.pending());
+        let mut program = Program::new(dev, wanted, seen, &host.links);
+        self.memory.attempts.looked(Look::Rows(&dev.name, family), program.pending());
         report.wanted = count(&wanted.tables);
         report.present = present(&wanted.tables, program.pending());
         if program.is_done() {
@@ -140,7 +140,7 @@ impl Causes<'_> {
         let Some(entry) = op.entry() else { return (Cause::LocalChanged, None) };
         let (owner, before) = (self.now.owner(entry), self.before.as_ref());
         let cause = match op {
-            Op::Set { replace, .. } => of_set(entry, *replace, owner, before),
+            Op::Set { replace, .. } => of_set(entry, *replace, &self.now, before),
             Op::Del { .. } | Op::Link(_) => of_del(entry, &self.now, before),
         };
         (cause, owner.or_else(|| before?.owner(entry)))
@@ -168,7 +168,7 @@ fn count(tables: &Tables) -> ByKind {
 /// Every wanted row is either there or about to be set.
 fn present(wanted: &Tables, pending: &[Op]) -> ByKind {
     let mut present = count(wanted);
-    for op in pending {
+    for op in pending.iter().filter(|op| op.entry().is_some_and(|entry| wanted.at(entry) == Some(*entry))) {
         match op {
             Op::Set { entry: Entry::Fdb(..), .. } => present.fdb -= 1,
             Op::Set { entry: Entry::Neighbour(..), .. } => present.neighbour -= 1,

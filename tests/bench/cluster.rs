@@ -52,6 +52,7 @@ impl Cluster {
             mtu: None,
             gbp: false,
             learning: false,
+            direct_routing: false,
         };
         let underlay = UnderlayRules { iface: vec!["eth0".to_owned()], ..UnderlayRules::default() };
         let own = OwnNode {

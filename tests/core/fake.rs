@@ -233,7 +233,7 @@ fn an_exclusive_route_is_refused_and_a_replacing_one_takes_a_foreign_route_over(
     let mut bench = Bench::new();
     let (dst, _) = peer(Family::V4);
     let key = RouteKey { dst, metric: 9 };
-    let foreign = Route { via: None, onlink: false, protocol: 4, plain: true };
+    let foreign = Route { via: None, onlink: false, protocol: 4, plain: true, dev: None };
     bench.net.put_route(key, Some(bench.underlay), foreign);
     let ours = Entry::Route(key, Route::through(dst.base()));
     assert_eq!(bench.refused(&bench.set(Family::V4, ours, false)), EEXIST);
@@ -379,7 +379,7 @@ fn an_observation_shows_what_is_ours_and_what_is_in_the_way() {
     let cni = bench.net.add_link("cni0", "bridge", mac(7), 1450);
     bench.net.add_address(cni, ip("10.244.0.1"), 24);
     bench.net.set_up(cni);
-    let plain = |via| Route { via: Some(ip(via)), onlink: false, protocol: 4, plain: true };
+    let plain = |via| Route { via: Some(ip(via)), onlink: false, protocol: 4, plain: true, dev: None };
     bench.net.put_route(RouteKey { dst, metric: 3 }, Some(bench.underlay), plain("192.168.174.9"));
     bench.net.put_route(RouteKey { dst: subnet("172.17.0.0/16"), metric: 0 }, Some(cni), plain("10.244.0.9"));
     bench.net.put_route(
@@ -393,6 +393,7 @@ fn an_observation_shows_what_is_ours_and_what_is_in_the_way() {
         devices: ByFamily::from_fn(device),
         networks: ByFamily::from_fn(network),
         reach: Some(ip("10.244.0.77")),
+        ways: false,
     };
     let host = bench.net.observe(&scope);
     let foreign: Vec<_> = host.foreign.iter().map(|route| (route.dst.to_string(), route.protocol)).collect();

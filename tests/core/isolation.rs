@@ -160,7 +160,7 @@ fn a_foreign_route_on_a_key_blocks_that_peer_alone_and_stays() {
         let mut world = World::with_peers(PEERS);
         let [_, _, Entry::Route(key, _)] = rows(&peer(family, 2)) else { panic!("a route") };
         let eth0 = world.kernel.net.index(&weft::model::addr::IfName::new("eth0"));
-        let foreign = Route { via: None, onlink: false, protocol: 4, plain: true };
+        let foreign = Route { via: None, onlink: false, protocol: 4, plain: true, dev: None };
         world.kernel.net.put_route(key, eth0, foreign);
         let report = world.settle_with_problems();
         assert_eq!(report.verdict, Verdict::Incomplete);
@@ -206,7 +206,7 @@ fn of_two_routes_that_go_the_one_that_leads_nowhere_goes_first() {
 /// It appears after the look and before any one of the operations that follow.
 #[test]
 fn a_foreign_route_that_appears_at_the_last_moment_is_not_overwritten() {
-    let foreign = Route { via: None, onlink: false, protocol: 4, plain: true };
+    let foreign = Route { via: None, onlink: false, protocol: 4, plain: true, dev: None };
     for nth in 1..=26 {
         for family in Family::BOTH {
             let mut world = World::with_peers(PEERS);

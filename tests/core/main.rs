@@ -4,6 +4,7 @@
 
 mod cluster;
 mod conflicts;
+mod direct;
 mod fake;
 mod isolation;
 mod keeping;

@@ -138,7 +138,7 @@ impl Meddle {
                 net.put_route(key, Some(index), Route { protocol: 3, ..Route::through(pod_cidr(family, 98).base()) });
             }
             Self::OddRoute(n) => {
-                let route = Route { via: None, onlink: false, protocol: PROTOCOL_WEFT, plain: false };
+                let route = Route { via: None, onlink: false, protocol: PROTOCOL_WEFT, plain: false, dev: None };
                 net.put_route(RouteKey { dst: pod_cidr(family, 120 + n), metric: 77 }, Some(index), route);
             }
             Self::FloodEntry => net.put_fdb(index, Mac([0; 6]), Fdb::to(public_ip(family, 9))),

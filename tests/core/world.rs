@@ -91,7 +91,7 @@ pub(crate) fn add_underlay(net: &mut Net) -> IfIndex {
             Family::V4 => (cidr("0.0.0.0/0"), ip("192.168.174.254")),
             Family::V6 => (cidr("::/0"), ip("fd01::fe")),
         };
-        let route = Route { via: Some(via), onlink: false, protocol: 4, plain: true };
+        let route = Route { via: Some(via), onlink: false, protocol: 4, plain: true, dev: None };
         net.put_route(RouteKey { dst: any, metric: 100 }, Some(eth0), route);
     }
     // A second network on the underlay that pod CIDRs must not overlap.
@@ -110,7 +110,7 @@ fn host() -> Net {
     net.add_address(docker, ip("fd17::1"), 64);
     net.put_neighbour(docker, ip("172.17.0.9"), Mac([2, 0, 0, 0, 0, 3]));
     for (dst, via) in [("172.20.0.0/16", "172.17.0.9"), ("10.250.0.0/16", "172.17.0.9"), ("fd20::/16", "fd17::9")] {
-        let route = Route { via: Some(ip(via)), onlink: false, protocol: 4, plain: true };
+        let route = Route { via: Some(ip(via)), onlink: false, protocol: 4, plain: true, dev: None };
         net.put_route(RouteKey { dst: cidr(dst), metric: 50 }, Some(docker), route);
     }
     net
@@ -147,6 +147,7 @@ impl World {
             mtu: None,
             gbp: false,
             learning: false,
+            direct_routing: false,
         };
         let snapshot = Snapshot { own: Some(Arc::new(own())), complete: true, lists: 1, ..Snapshot::default() };
         let mut world = Self {

@@ -13,9 +13,9 @@ use weft::kernel::Kernel;
 use weft::kernel::fake::{FakeKernel, Net};
 use weft::kernel::netlink::Netlink;
 use weft::model::addr::{Family, IfIndex, IfName};
-use weft::model::host::{Host, LinkKind, VxlanAttributes};
+use weft::model::host::{Host, LinkKind, Scope, VxlanAttributes};
 use weft::model::op::{Ack, Dev, LinkOp, Op};
-use weft::model::table::{Entry, Tables};
+use weft::model::table::{Entry, Route, Tables};
 
 use crate::sandbox::{isolated, underlay};
 use crate::support::scope;
@@ -54,7 +54,7 @@ fn tell(mut dice: Dice) -> BTreeMap<&'static str, u64> {
     let mut story = Vec::new();
     let mut kinds = BTreeMap::new();
     for number in 0..STORY {
-        let step = dice.step(&both.linux.observe(&scope()).expect("a look"));
+        let step = dice.step(&both.linux.observe(&everything()).expect("a look"));
         story.push(format!("{number:3} {step}"));
         let kind = both.take(&step).unwrap_or_else(|difference| panic!("{}\n{difference}", story.join("\n")));
         *kinds.entry(kind).or_insert(0) += 1;
@@ -77,7 +77,7 @@ impl Both {
             underlay(name, &addresses);
         }
         let mut linux = Netlink::open().expect("sockets");
-        let host = linux.observe(&scope()).expect("a look");
+        let host = linux.observe(&everything()).expect("a look");
         for (name, addresses) in world::UNDERLAYS {
             let link = host.link(&IfName::new(name)).expect("an underlay");
             let index = net.add_link(name, "veth", link.mac.expect("a MAC"), link.mtu);
@@ -112,8 +112,8 @@ impl Both {
     }
 
     fn compare(&mut self) -> Result<(), String> {
-        let linux = Picture::of(&self.linux.observe(&scope()).expect("a look"));
-        let fake = Picture::of(&self.fake.observe(&scope()).expect("a look"));
+        let linux = Picture::of(&self.linux.observe(&everything()).expect("a look"));
+        let fake = Picture::of(&self.fake.observe(&everything()).expect("a look"));
         same("links", &linux.links, &fake.links)?;
         same("foreign and default routes", &linux.others, &fake.others)?;
         for family in Family::BOTH {
@@ -124,9 +124,14 @@ impl Both {
     }
 }
 
+/// All that a look can cover.
+fn everything() -> Scope {
+    Scope { ways: true, ..scope() }
+}
+
 /// What a kernel answers: done is 0, a refusal its number.
 fn answer(kernel: &mut impl Kernel, op: &Named) -> i32 {
-    let numbers = Numbers::of(&kernel.observe(&scope()).expect("a look"));
+    let numbers = Numbers::of(&kernel.observe(&everything()).expect("a look"));
     match kernel.apply(&[op.on(&numbers)])[..] {
         [Ack::Done] => 0,
         [Ack::Refused(ref refusal)] => refusal.errno,
@@ -157,7 +162,8 @@ impl Numbers {
 struct Picture {
     links: BTreeMap<String, Vec<String>>,
     others: Vec<String>,
-    rows: BTreeMap<Family, Vec<Entry>>,
+    /// With the interface of a route that is not over the device.
+    rows: BTreeMap<Family, Vec<(Entry, Option<String>)>>,
 }
 
 impl Picture {
@@ -192,12 +198,18 @@ impl Picture {
                 format!("{} metric {} dev {:?} proto {}", route.dst, route.metric, name(route.oif), route.protocol)
             })
             .chain(host.defaults.iter().map(|route| format!("default {route:?}")))
+            .chain(host.ways.iter().map(|way| {
+                format!("way to {} metric {} dev {:?} on link {}", way.dst, way.metric, name(way.oif), way.on_link)
+            }))
             .collect();
         others.sort();
-        let rows = host
-            .tables
-            .iter()
-            .filter_map(|(family, tables)| tables.as_ref().map(|tables: &Tables| (family, tables.entries().collect())));
+        let named = |entry: Entry| match entry {
+            Entry::Route(key, route) => (Entry::Route(key, Route { dev: None, ..route }), name(route.dev)),
+            other => (other, None),
+        };
+        let rows = host.tables.iter().filter_map(|(family, tables)| {
+            tables.as_ref().map(|tables: &Tables| (family, tables.entries().map(named).collect()))
+        });
         Self { links: links.collect(), others, rows: rows.collect() }
     }
 }

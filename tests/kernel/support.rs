@@ -37,6 +37,7 @@ pub(crate) fn scope() -> Scope {
         devices: ByFamily::from_fn(|family| Some(device_name(family, vni()))),
         networks: ByFamily { v4: Some(subnet("10.244.0.0/16")), v6: Some(subnet("fd00:10:244::/48")) },
         reach: None,
+        ways: false,
     }
 }
 

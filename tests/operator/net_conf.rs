@@ -15,11 +15,12 @@ fn fixture(name: &str) -> NetConf {
 fn summary(overlay: &Overlay) -> String {
     let network =
         |network: Option<weft::model::Subnet>| network.map_or("off".to_owned(), |network| network.to_string());
-    let Overlay { networks, vni, port, mtu, gbp, learning } = overlay;
+    let Overlay { networks, vni, port, mtu, gbp, learning, direct_routing } = overlay;
     format!(
-        "{} {} vni {vni} port {port} mtu {mtu:?} gbp {gbp} learning {learning}",
+        "{} {} vni {vni} port {port} mtu {mtu:?} gbp {gbp} learning {learning}{}",
         network(networks.v4),
-        network(networks.v6)
+        network(networks.v6),
+        if *direct_routing { " direct" } else { "" }
     )
 }
 
@@ -146,10 +147,7 @@ fn a_mistake_is_named_with_its_value_and_what_is_allowed() {
         ),
         (backend(r#", "GBP": "yes""#), "Backend.GBP is \"yes\"; allowed is true or false, without quotes".to_owned()),
         (backend(r#", "Learning": 1"#), "Backend.Learning is 1; allowed is true or false, without quotes".to_owned()),
-        (
-            backend(r#", "DirectRouting": true"#),
-            "Backend.DirectRouting is true; this version of weft encapsulates every packet: set it to false".to_owned(),
-        ),
+        (backend(r#", "DirectRouting": 1"#), "Backend.DirectRouting is 1; allowed is true or false, without quotes".to_owned()),
     ] {
         assert_eq!(parse(&text).map_err(|error| error.to_string()), Err(expected), "{text}");
     }

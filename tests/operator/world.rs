@@ -36,6 +36,7 @@ impl World {
             mtu: None,
             gbp: false,
             learning: false,
+            direct_routing: false,
         };
         let own = OwnNode {
             name: "own".into(),

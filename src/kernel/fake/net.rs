@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::model::addr::{ByFamily, Family, IfIndex, IfName, Mac, Subnet};
-use crate::model::host::{Address, DefaultRoute, ForeignRoute, Host, Link, LinkKind, Scope};
+use crate::model::host::{Address, DefaultRoute, ForeignRoute, Host, Link, LinkKind, Scope, Way};
 use crate::model::op::{Ack, Op, Refusal};
 use crate::model::table::{Fdb, FdbKey, Neighbour, PROTOCOL_KERNEL, Route, RouteKey, Tables};
 
@@ -38,8 +38,15 @@ pub struct Interface {
 pub struct MainRoute {
     /// Its interface; `None` if it has none, or several.
     pub oif: Option<IfIndex>,
-    /// The rest.
+    /// The rest; its own interface is not used.
     pub route: Route,
+}
+
+impl MainRoute {
+    /// Whether it leads straight to its destination.
+    pub(super) fn is_on_link(&self) -> bool {
+        self.oif.is_some() && self.route.via.is_none()
+    }
 }
 
 impl Default for Net {
@@ -124,7 +131,7 @@ impl Net {
     /// Puts a route in beside whatever has its key (`ip route append`), unless it is there already.
     pub fn put_route(&mut self, key: RouteKey, oif: Option<IfIndex>, route: Route) {
         let held = self.routes.entry(key).or_default();
-        let new = MainRoute { oif, route };
+        let new = MainRoute { oif, route: Route { dev: None, ..route } };
         if !held.contains(&new) {
             held.push(new);
         }
@@ -196,13 +203,7 @@ impl Net {
     /// permanent neighbours, static FDB entries.
     pub fn tables(&self, index: IfIndex, family: Family) -> Option<Tables> {
         let interface = self.interface(index)?;
-        let ours = |route: &&MainRoute| route.oif == Some(index) && route.route.protocol != PROTOCOL_KERNEL;
-        let mut tables = Tables::default();
-        for (key, routes) in self.routes.iter().filter(|(key, _)| key.dst.family() == family) {
-            let mut found = routes.iter().filter(ours).map(|found| (*key, found.route));
-            tables.routes.extend(found.next());
-            tables.surplus.extend(found);
-        }
+        let mut tables = self.routes_of(Some(index), family, None);
         let permanent = interface.neighbours.iter().filter(|(ip, _)| Family::of(**ip) == family);
         tables.neighbours = permanent.filter_map(|(ip, neighbour)| neighbour.map(|it| (*ip, it))).collect();
         let fixed = interface.fdb.iter().filter(|(_, (_, learned))| !learned);
@@ -210,17 +211,58 @@ impl Net {
         Some(tables)
     }
 
+    /// The routes over a device, and those inside a network over others that may be ours.
+    fn routes_of(&self, device: Option<IfIndex>, family: Family, network: Option<Subnet>) -> Tables {
+        let row = |key: RouteKey, it: &MainRoute| match it.oif? {
+            _ if it.route.protocol == PROTOCOL_KERNEL => None,
+            oif if Some(oif) == device => Some((key, it.route)),
+            oif => {
+                let inside = network.is_some_and(|network| network.contains_subnet(key.dst));
+                (inside && it.route.may_be_ours()).then_some((key, Route { dev: Some(oif), ..it.route }))
+            }
+        };
+        let mut tables = Tables::default();
+        for (key, routes) in self.routes.iter().filter(|(key, _)| key.dst.family() == family) {
+            let mut found = routes.iter().filter_map(|it| row(*key, it));
+            tables.routes.extend(found.next());
+            tables.surplus.extend(found);
+        }
+        tables
+    }
+
     /// One look at everything in `scope`.
     pub fn observe(&self, scope: &Scope) -> Host {
         let index = |family| scope.devices.get(family).as_ref().and_then(|name| self.index(name));
         let ours = ByFamily::from_fn(index);
+        let tables = |family| {
+            let device: Option<IfIndex> = *ours.get(family);
+            let network = *scope.networks.get(family);
+            let rest = device.and_then(|device| self.tables(device, family));
+            (rest.is_some() || (scope.ways && network.is_some())).then(|| {
+                let Tables { routes, surplus, .. } = self.routes_of(device, family, network);
+                Tables { routes, surplus, ..rest.unwrap_or_default() }
+            })
+        };
         Host {
             links: self.links().cloned().collect(),
             defaults: self.defaults(),
             foreign: self.foreign(scope, ours),
+            ways: if scope.ways { self.ways(scope) } else { Vec::new() },
             reach: scope.reach.and_then(|ip| self.way_to(ip)),
-            tables: ByFamily::from_fn(|family| ours.get(family).and_then(|index| self.tables(index, family))),
+            tables: ByFamily::from_fn(tables),
         }
+    }
+
+    fn ways(&self, scope: &Scope) -> Vec<Way> {
+        let inside = |dst: Subnet| scope.networks.get(dst.family()).is_some_and(|net| net.contains_subnet(dst));
+        let in_scope = |dst: Subnet| scope.networks.get(dst.family()).is_some() && !inside(dst);
+        let way = |(RouteKey { dst, metric }, it): (RouteKey, &MainRoute)| Way {
+            dst,
+            metric,
+            oif: it.oif,
+            on_link: it.is_on_link(),
+        };
+        self.routes().filter(|(key, _)| in_scope(key.dst)).map(way).collect()
     }
 
     fn defaults(&self) -> Vec<DefaultRoute> {
@@ -232,7 +274,8 @@ impl Net {
         let is_foreign = |key: RouteKey, route: &MainRoute| {
             let family = key.dst.family();
             let inside = scope.networks.get(family).is_some_and(|network| network.contains_subnet(key.dst));
-            inside && (route.oif.is_none() || route.oif != *ours.get(family))
+            let row = route.oif.is_some() && route.route.may_be_ours();
+            inside && !row && (route.oif.is_none() || route.oif != *ours.get(family))
         };
         let found = self.routes().filter(|(key, route)| is_foreign(*key, route));
         found
@@ -282,6 +325,6 @@ pub(super) fn connected(subnet: Subnet) -> Option<(RouteKey, Route)> {
         Family::V4 => 0,
         Family::V6 => 256,
     };
-    let route = Route { via: None, onlink: false, protocol: PROTOCOL_KERNEL, plain: true };
+    let route = Route { via: None, onlink: false, protocol: PROTOCOL_KERNEL, plain: true, dev: None };
     Some((RouteKey { dst: subnet, metric }, route))
 }

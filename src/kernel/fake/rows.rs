@@ -66,7 +66,7 @@ impl Net {
     /// word, on whichever device; unless the very same route stands further down under the key.
     fn set_route(&mut self, dev: IfIndex, key: RouteKey, route: Route, replace: bool) -> Result<(), Refusal> {
         self.check_nexthop(dev, key.dst.family(), route)?;
-        let new = MainRoute { oif: Some(dev), route };
+        let new = MainRoute { oif: Some(dev), route: Route { dev: None, ..route } };
         let key = linux_key(key);
         let held = self.routes.entry(key).or_default();
         match held.split_first_mut() {
@@ -78,25 +78,33 @@ impl Net {
     }
 
     fn check_nexthop(&self, dev: IfIndex, family: Family, route: Route) -> Result<(), Refusal> {
+        // IPv4 looks for the gateway before it looks at the interface.
+        if family == Family::V4 && !route.onlink && route.via.is_some_and(|via| !self.is_near(via, dev)) {
+            return refuse(ENETUNREACH, "Nexthop has invalid gateway");
+        }
         let Some(interface) = self.interface(dev) else { return refuse(ENODEV, "") };
         if family == Family::V6 && interface.link.ipv6_disabled.is_none() {
             return refuse(ENODEV, "");
         }
-        if !interface.link.up {
+        if !interface.link.up && (route.onlink || family == Family::V4) {
             return refuse(ENETDOWN, "Nexthop device is not up");
         }
         match route.via {
-            Some(via) if !self.is_gateway(via) => return refuse(EINVAL, "Nexthop has invalid gateway"),
-            Some(via) if self.leads_elsewhere(via, dev) => {
+            Some(via) if !self.is_gateway(via) => {
+                return refuse(EINVAL, "Nexthop has invalid gateway");
+            }
+            Some(via) if route.onlink && self.leads_elsewhere(via, dev) => {
                 return refuse(EINVAL, "Nexthop has invalid gateway or device mismatch");
             }
+            Some(via) if !route.onlink && !self.is_near(via, dev) => return refuse(EHOSTUNREACH, ""),
             None if route.onlink && family == Family::V4 => return refuse(EINVAL, ""),
-            Some(_) if !route.onlink && family == Family::V4 => return refuse(ENETUNREACH, ""),
-            Some(_) if !route.onlink => return refuse(EHOSTUNREACH, ""),
             _ => {}
         }
         if family == Family::V6 && interface.link.ipv6_disabled == Some(true) {
             return refuse(EACCES, "IPv6 is disabled on nexthop device");
+        }
+        if !interface.link.up {
+            return refuse(ENETDOWN, "");
         }
         Ok(())
     }
@@ -112,6 +120,17 @@ impl Net {
             link.addresses.iter().any(mine)
         };
         (via.is_ipv6() || self.had_address) && !self.links().any(taken)
+    }
+
+    /// Without `onlink` a gateway has to be on the network of the interface: among the routes over it, the
+    /// best to the gateway leads straight there. IPv4 passes over those that do not
+    /// (`fib_check_nh_v4_gw`), IPv6 does not (`ip6_route_check_nh`).
+    fn is_near(&self, via: IpAddr, dev: IfIndex) -> bool {
+        let on_link = |(key, it): &(RouteKey, &MainRoute)| {
+            key.dst.contains(via) && it.oif == Some(dev) && (via.is_ipv6() || it.is_on_link())
+        };
+        let best = self.routes().filter(on_link).max_by_key(|(key, _)| (key.dst.len(), std::cmp::Reverse(key.metric)));
+        best.is_some_and(|(_, it)| it.is_on_link())
     }
 
     /// IPv6 takes no gateway as onlink that it would reach through another device, a default route left

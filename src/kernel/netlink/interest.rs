@@ -6,6 +6,7 @@ use nix::libc;
 use super::wire::frame::{Frame, u32_at};
 use super::wire::route::RouteSeen;
 use crate::model::addr::{ByFamily, IfIndex, Subnet};
+use crate::model::host::Scope;
 
 /// What the last observation looked at. Before the first, everything matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,12 +14,13 @@ pub struct Interest {
     looked: bool,
     devices: ByFamily<Option<IfIndex>>,
     networks: ByFamily<Option<Subnet>>,
+    ways: bool,
 }
 
 impl Interest {
-    /// In these devices and networks.
-    pub const fn new(devices: ByFamily<Option<IfIndex>>, networks: ByFamily<Option<Subnet>>) -> Self {
-        Self { looked: true, devices, networks }
+    /// In these devices, and in what is in scope.
+    pub const fn new(devices: ByFamily<Option<IfIndex>>, scope: &Scope) -> Self {
+        Self { looked: true, devices, networks: scope.networks, ways: scope.ways }
     }
 
     /// The devices whose rows matter.
@@ -48,6 +50,6 @@ impl Interest {
     fn has_route(&self, seen: &RouteSeen) -> bool {
         let dst = seen.key.dst;
         let inside = || self.networks.get(dst.family()).is_some_and(|network| network.contains_subnet(dst));
-        seen.is_ordinary() && (dst.is_default() || seen.oif.is_some_and(|oif| self.has(oif)) || inside())
+        seen.is_ordinary() && (self.ways || dst.is_default() || seen.oif.is_some_and(|oif| self.has(oif)) || inside())
     }
 }

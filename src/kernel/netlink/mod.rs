@@ -96,7 +96,7 @@ impl Kernel for Netlink {
         let links = observe::links(channel, counters)?;
         // From here on the tables of the devices are read, so from here on changes to them count.
         let devices = observe::devices(scope, &links);
-        self.monitor.care_for(Interest::new(devices, scope.networks));
+        self.monitor.care_for(Interest::new(devices, scope));
         observe::host(channel, counters, scope, links, devices)
     }
 

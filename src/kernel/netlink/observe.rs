@@ -15,7 +15,7 @@ use super::wire::route::RouteSeen;
 use super::wire::{Malformed, Question, address, link};
 use crate::kernel::ObserveError;
 use crate::model::addr::{ByFamily, Family, IfIndex, Subnet};
-use crate::model::host::{DefaultRoute, ForeignRoute, Host, Link, LinkKind, Scope};
+use crate::model::host::{DefaultRoute, ForeignRoute, Host, Link, LinkKind, Scope, Way};
 use crate::model::table::{Fdb, FdbKey, Neighbour, PROTOCOL_KERNEL, Route, RouteKey, Tables};
 
 /// Reads the interfaces with their addresses.
@@ -57,15 +57,22 @@ pub(super) fn host(
         if scope.devices.get(family).is_none() && network.is_none() {
             continue;
         }
-        let routes = main_table(channel, counters, family, Sieve { device, network })?;
+        let routes = main_table(channel, counters, family, Sieve { device, network, ways: scope.ways })?;
         host.defaults.extend(routes.defaults);
         host.foreign.extend(routes.foreign);
-        if let Some(device) = device {
+        host.ways.extend(routes.ways);
+        if device.is_some() || scope.ways {
             let tables = Tables {
                 routes: routes.ours,
                 surplus: routes.surplus,
-                neighbours: neighbours(channel, counters, device, family)?,
-                fdb: fdb(channel, counters, device)?,
+                neighbours: match device {
+                    Some(device) => neighbours(channel, counters, device, family)?,
+                    None => BTreeMap::new(),
+                },
+                fdb: match device {
+                    Some(device) => fdb(channel, counters, device)?,
+                    None => BTreeMap::new(),
+                },
             };
             *host.tables.get_mut(family) = Some(tables);
         }
@@ -82,6 +89,7 @@ pub(super) fn host(
 struct Sieve {
     device: Option<IfIndex>,
     network: Option<Subnet>,
+    ways: bool,
 }
 
 /// The main table, sorted by what it is to us.
@@ -91,6 +99,7 @@ struct Routes {
     surplus: Vec<(RouteKey, Route)>,
     defaults: Vec<DefaultRoute>,
     foreign: Vec<ForeignRoute>,
+    ways: Vec<Way>,
 }
 
 /// One dump gives all three, so that a route cannot be missed between two.
@@ -109,11 +118,16 @@ fn main_table(
         if seen.key.dst.is_default() && seen.unicast {
             routes.defaults.push(DefaultRoute { family, oif: seen.oif, metric: seen.key.metric });
         }
-        if sieve.is_ours(&seen) {
+        if sieve.ways && !sieve.is_inside(&seen) {
+            let RouteSeen { key: RouteKey { dst, metric }, oif, on_link, .. } = seen;
+            routes.ways.push(Way { dst, metric, oif, on_link });
+        }
+        if let Some(dev) = sieve.belongs(&seen) {
+            let route = Route { dev, ..seen.route };
             if seen.route.protocol != PROTOCOL_KERNEL {
                 match routes.ours.entry(seen.key) {
-                    Entry::Vacant(place) => drop(place.insert(seen.route)),
-                    Entry::Occupied(_) => routes.surplus.push((seen.key, seen.route)),
+                    Entry::Vacant(place) => drop(place.insert(route)),
+                    Entry::Occupied(_) => routes.surplus.push((seen.key, route)),
                 }
             }
         } else if sieve.is_inside(&seen) {
@@ -126,7 +140,15 @@ fn main_table(
 
 impl Sieve {
     fn keeps(self, seen: &RouteSeen) -> bool {
-        seen.key.dst.is_default() || self.is_ours(seen) || self.is_inside(seen)
+        self.ways || seen.key.dst.is_default() || self.is_ours(seen) || self.is_inside(seen)
+    }
+
+    /// The interface of a row of our tables: none for the device itself.
+    fn belongs(self, seen: &RouteSeen) -> Option<Option<IfIndex>> {
+        if self.is_ours(seen) {
+            return Some(None);
+        }
+        seen.oif.filter(|_| self.is_inside(seen) && seen.route.may_be_ours()).map(Some)
     }
 
     fn is_ours(self, seen: &RouteSeen) -> bool {

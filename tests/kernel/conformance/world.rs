@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use weft::kernel::fake::Net;
-use weft::model::addr::{Family, IfName, Mac, Subnet, Vni};
+use weft::model::addr::{Family, IfIndex, IfName, Mac, Subnet, Vni};
 use weft::model::device::{DeviceSpec, device_name};
 use weft::model::host::{Host, LinkKind};
 use weft::model::op::{Dev, LinkOp, Op};
@@ -141,7 +141,8 @@ impl Disturbance {
             }
             Self::FlushNeighbours(_) => net.flush_neighbours(index),
             Self::Route(dst, metric) => {
-                let route = Route { via: Some(foreign_gateway(*dst)), onlink: false, protocol: 4, plain: true };
+                let route =
+                    Route { via: Some(foreign_gateway(*dst)), onlink: false, protocol: 4, plain: true, dev: None };
                 let key = RouteKey { dst: *dst, metric: *metric };
                 if net.routes().all(|(held, _)| held != key) {
                     net.put_route(key, Some(index), route);
@@ -169,6 +170,13 @@ impl Disturbance {
 
 fn foreign_gateway(dst: Subnet) -> IpAddr {
     ip(if dst.family() == Family::V4 { "192.168.174.9" } else { "fd00:174::9" })
+}
+
+/// The interface of a route that is not over the device.
+fn place(host: &Host, entry: &Entry) -> Option<Dev> {
+    let Entry::Route(_, Route { dev: Some(index), .. }) = entry else { return None };
+    let link = host.link_at(*index)?;
+    Some(Dev { index: link.index, name: link.name.clone() })
 }
 
 /// Chooses; the same seed chooses the same.
@@ -200,7 +208,7 @@ impl Dice {
     pub(super) fn step(&mut self, host: &Host) -> Step {
         let family = self.pick(&Family::BOTH);
         let name = device_name(family, vni());
-        let dev = Dev { index: weft::model::addr::IfIndex(0), name: name.clone() };
+        let dev = Dev { index: IfIndex(0), name: name.clone() };
         let there = host.link(&name).is_some();
         let op = match self.roll(if there { 20 } else { 6 }) {
             0..=2 if !there => Op::Link(LinkOp::Create(self.spec(family))),
@@ -215,17 +223,30 @@ impl Dice {
                     .as_ref()
                     .and_then(|tables| self.one_of(&tables.entries().collect::<Vec<_>>()))
                 {
-                    Some(entry) => Op::Del { dev, entry },
+                    Some(entry) => Op::Del { dev: place(host, &entry).unwrap_or(dev), entry },
                     None => Op::Del { dev, entry: self.entry(family) },
                 }
             }
             9 => Op::Del { dev, entry: self.entry(family) },
+            10 | 11 => self.direct(family),
             _ => {
                 let replace = self.once_in(2);
                 Op::Set { dev, entry: self.entry(family), replace }
             }
         };
         Step::Op(Named(op))
+    }
+
+    /// A route over an underlay, through a gateway that is on its network or not.
+    fn direct(&mut self, family: Family) -> Op {
+        let key = RouteKey { dst: self.dst(family), metric: self.pick(&[0, 5, 7, 1024]) };
+        let via = ip(match family {
+            Family::V4 => self.pick(&["192.168.174.9", "192.168.174.9", "192.168.175.9", "192.0.2.9"]),
+            Family::V6 => self.pick(&["fd00:174::9", "fd00:174::9", "fd00:175::9", "2001:db8::9"]),
+        });
+        let dev = Dev { index: IfIndex(0), name: IfName::new(self.pick(&["eth0", "eth0", "eth1"])) };
+        let route = Route { protocol: self.pick(&[119, 119, 3]), ..Route::direct(via, dev.index) };
+        Op::Set { dev, entry: Entry::Route(key, route), replace: self.once_in(2) }
     }
 
     fn one_of<T: Clone>(&mut self, of: &[T]) -> Option<T> {
@@ -241,7 +262,7 @@ impl Dice {
             port: if self.once_in(8) { 4789 } else { 8472 },
             gbp: self.once_in(8),
             learning: self.once_in(4),
-            underlay: weft::model::addr::IfIndex(0),
+            underlay: IfIndex(0),
             underlay_name: underlay,
             local: self.local(family),
             mtu: self.mtu(),
@@ -260,7 +281,7 @@ impl Dice {
             4 => LinkOp::SetLocal(dev, self.local(family)),
             5 => {
                 let to = IfName::new(self.pick(&["eth0", "eth1", "gone"]));
-                LinkOp::SetUnderlay(dev, Dev { index: weft::model::addr::IfIndex(0), name: to })
+                LinkOp::SetUnderlay(dev, Dev { index: IfIndex(0), name: to })
             }
             6 => LinkOp::SetLearning(dev, self.once_in(2)),
             7 => LinkOp::EnableIpv6(dev),
@@ -305,6 +326,11 @@ impl Dice {
         match self.roll(3) {
             0 => {
                 let key = RouteKey { dst: self.dst(family), metric: self.pick(&[0, 5, 7, 1024]) };
+                // The route to a VTEP address itself, which IPv6 wants beside a direct one.
+                if family == Family::V6 && self.once_in(6) {
+                    let key = RouteKey { dst: Subnet::host(key.dst.base()), metric: 1024 };
+                    return Entry::Route(key, Route::over_the_device());
+                }
                 let via = match self.roll(8) {
                     0 => None,
                     1 => Some(own_address(family)),
@@ -313,8 +339,8 @@ impl Dice {
                     _ => Some(key.dst.base()),
                 };
                 let protocol = self.pick(&[119, 119, 3]);
-                // weft never asks for a gateway that is not onlink.
-                Entry::Route(key, Route { via, onlink: via.is_some(), protocol, plain: true })
+                // Over its device weft never asks for a gateway that is not onlink.
+                Entry::Route(key, Route { via, onlink: via.is_some(), protocol, plain: true, dev: None })
             }
             1 => Entry::Neighbour(self.dst(family).base(), Neighbour { mac: self.pick(&MACS) }),
             _ => {

@@ -23,6 +23,9 @@ crate::tests![
     an_onlink_route_needs_an_ipv4_address_somewhere,
     a_gateway_that_is_our_own_address_is_refused,
     an_ipv6_onlink_gateway_must_not_be_reachable_through_another_device,
+    an_ipv6_onlink_gateway_may_have_a_route_of_its_own,
+    a_direct_route_and_an_encapsulated_one_take_turns_in_place_but_for_one_way_of_ipv6,
+    direct_routes_go_with_the_link_and_the_fallback_stays,
     a_gateway_without_a_route_to_it_needs_onlink,
     a_device_that_is_down_takes_neighbours_and_fdb_entries_but_no_routes,
     a_neighbour_that_the_kernel_is_resolving_holds_the_key,
@@ -198,6 +201,58 @@ fn an_ipv6_onlink_gateway_must_not_be_reachable_through_another_device() {
         ip -6 route add fd00:10:244:1::/64 via fd00:10:244:1:: dev flannel-v6.1 onlink
         ip route add 10.0.0.0/8 via 192.168.174.9 dev eth0
         ip route add 10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink");
+}
+
+fn an_ipv6_onlink_gateway_may_have_a_route_of_its_own() {
+    devices();
+    let (direct, encapsulated) = (DIRECT[1], ENCAPSULATED[1]);
+    sh(&format!("ip -6 route add {direct} metric 1024"));
+    refused(&format!("ip -6 route add {encapsulated} metric 5120"), "invalid gateway");
+    sh(&format!(
+        "ip -6 route add fd00:10:244:1::/128 dev flannel-v6.1
+         ip -6 route add {encapsulated} metric 5120"
+    ));
+    // What stands needs it no more.
+    sh("ip -6 route del fd00:10:244:1::/128 dev flannel-v6.1");
+    assert_eq!(routes("fd00:10:244:1::/64").len(), 2);
+}
+
+const DIRECT: [&str; 2] = ["10.244.1.0/24 via 192.168.174.2 dev eth0", "fd00:10:244:1::/64 via fd00:174::2 dev eth0"];
+const ENCAPSULATED: [&str; 2] = [
+    "10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink",
+    "fd00:10:244:1::/64 via fd00:10:244:1:: dev flannel-v6.1 onlink",
+];
+
+fn a_direct_route_and_an_encapsulated_one_take_turns_in_place_but_for_one_way_of_ipv6() {
+    devices();
+    for (family, direct, encapsulated) in [("-4", DIRECT[0], ENCAPSULATED[0]), ("-6", DIRECT[1], ENCAPSULATED[1])] {
+        sh(&format!("ip {family} route add {encapsulated} metric 1024"));
+        sh(&format!("ip {family} route replace {direct} metric 1024"));
+        let shown = routes(direct.split(' ').next().unwrap());
+        assert!(shown.len() == 1 && shown[0].contains("dev eth0"), "{shown:?}");
+        let back = format!("ip {family} route replace {encapsulated} metric 1024");
+        if family == "-4" {
+            sh(&back);
+            assert!(routes("10.244.1.0/24")[0].contains("dev flannel.1"));
+        } else {
+            refused(&back, "invalid gateway");
+        }
+    }
+}
+
+fn direct_routes_go_with_the_link_and_the_fallback_stays() {
+    devices();
+    sh("ip -6 route add fd00:10:244:1::/128 dev flannel-v6.1");
+    for (family, direct, encapsulated) in [("-4", DIRECT[0], ENCAPSULATED[0]), ("-6", DIRECT[1], ENCAPSULATED[1])] {
+        sh(&format!("ip {family} route add {direct} metric 1024"));
+        sh(&format!("ip {family} route add {encapsulated} metric 5120"));
+    }
+    sh("ip link set eth0 down
+        ip link set eth0 up");
+    for (dst, device) in [("10.244.1.0/24", "dev flannel.1 "), ("fd00:10:244:1::/64", "dev flannel-v6.1 ")] {
+        let shown = routes(dst);
+        assert!(shown.len() == 1 && shown[0].contains(device), "{shown:?}");
+    }
 }
 
 fn a_gateway_without_a_route_to_it_needs_onlink() {

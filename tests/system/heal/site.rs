@@ -286,6 +286,7 @@ impl Site {
             devices: ByFamily { v4: Some(IfName::new(DEVICES[0])), v6: Some(IfName::new(DEVICES[1])) },
             networks: ByFamily { v4: Some(networks[0]), v6: Some(networks[1]) },
             reach: None,
+            ways: false,
         };
         let host = within(PATIENCE, "a look at the kernel", || self.eyes.observe(&scope));
         Glance::of(host, networks)

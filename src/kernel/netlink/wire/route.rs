@@ -36,6 +36,8 @@ pub struct RouteSeen {
     pub cloned: bool,
     /// RTN_UNICAST: leads somewhere.
     pub unicast: bool,
+    /// Whether it leads straight to its destination: no gateway, no encapsulation, one next hop.
+    pub on_link: bool,
     /// RTA_PREFSRC: the source address that the route asks for, or that a lookup chose.
     pub source: Option<IpAddr>,
 }
@@ -61,6 +63,7 @@ impl RouteSeen {
             onlink: header.flags & ONLINK != 0 || found.onlink_hops,
             protocol: header.protocol,
             plain: unicast && header.scope == libc::RT_SCOPE_UNIVERSE && !found.special && found.source.is_none(),
+            dev: None,
         };
         Ok(Some(Self {
             key: RouteKey { dst, metric: found.metric },
@@ -70,6 +73,7 @@ impl RouteSeen {
             narrowed: header.tos != 0 || header.src_len != 0,
             cloned: header.flags & libc::RTM_F_CLONED != 0,
             unicast,
+            on_link: unicast && !found.onward && found.via.is_none(),
             source: found.source,
         }))
     }
@@ -128,6 +132,7 @@ struct Found {
     table: u32,
     onlink_hops: bool,
     special: bool,
+    onward: bool,
 }
 
 impl Found {
@@ -140,8 +145,10 @@ impl Found {
             libc::RTA_TABLE => self.table = u32_value(value)?,
             libc::RTA_PREFSRC => self.source = Some(ip(value)?),
             libc::RTA_MULTIPATH => self.hops(value)?,
-            libc::RTA_METRICS | libc::RTA_ENCAP | libc::RTA_ENCAP_TYPE | libc::RTA_VIA | libc::RTA_FLOW | RTA_NH_ID => {
+            libc::RTA_METRICS | libc::RTA_FLOW => self.special = true,
+            libc::RTA_ENCAP | libc::RTA_ENCAP_TYPE | libc::RTA_VIA | RTA_NH_ID => {
                 self.special = true;
+                self.onward = true;
             }
             // 0 is `pref medium`, what every IPv6 route has unless a router says otherwise.
             libc::RTA_PREF => self.special |= value != [0],
@@ -155,6 +162,7 @@ impl Found {
     /// Several next hops: no gateway that could be named, and a device only if it is the same in all.
     fn hops(&mut self, mut hops: &[u8]) -> Result<(), Malformed> {
         self.special = true;
+        self.onward = true;
         let mut devices = Vec::new();
         while !hops.is_empty() {
             let hop = || {
