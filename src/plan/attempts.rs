@@ -44,8 +44,8 @@ pub enum Look<'a> {
 impl Look<'_> {
     fn is_about(self, subject: &Subject) -> bool {
         match (self, subject) {
-            (Self::Settings(device), Subject::Link(of, _)) => of == device,
-            (Self::Rows(device, _), Subject::Neighbour(of, _) | Subject::Fdb(of, _)) => of == device,
+            (Self::Settings(device), Subject::Link(of, _))
+            | (Self::Rows(device, _), Subject::Neighbour(of, _) | Subject::Fdb(of, _)) => of == device,
             (Self::Rows(_, family), Subject::Route(key)) => key.dst.family() == family,
             (Self::Settings(_), _) | (Self::Rows(..), Subject::Link(..)) => false,
         }

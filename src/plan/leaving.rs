@@ -116,7 +116,7 @@ impl Uses {
     fn remove(&mut self, entry: &Entry, wanted: &Wanted) {
         match entry {
             Entry::Route(_, Route { via: Some(via), dev: None, .. }) if is_ours(entry, wanted) => {
-                release(&mut self.gateways, via)
+                release(&mut self.gateways, via);
             }
             Entry::Neighbour(_, neighbour) => release(&mut self.macs, &neighbour.mac),
             Entry::Route(..) | Entry::Fdb(..) => {}

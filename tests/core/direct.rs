@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -91,20 +90,16 @@ fn foreign(net: &Net) -> Vec<(RouteKey, MainRoute)> {
 
 /// From now on panics at any operation of ours that cuts a peer off or touches a foreign route.
 fn watch(world: &mut World) {
-    let last: Arc<Mutex<Option<(BTreeSet<Subnet>, Vec<_>)>>> = Arc::default();
-    let state = |net: &Net| Some((reached(net), foreign(net)));
-    *last.lock().unwrap() = state(&world.kernel.net);
+    let state = |net: &Net| (reached(net), foreign(net));
+    let mut last = state(&world.kernel.net);
     let wanted: BTreeSet<Subnet> =
         Family::BOTH.into_iter().flat_map(|family| world.wanted(family)).map(|peer| peer.subnet).collect();
     world.kernel.check(move |net, tried| {
-        let mut last = last.lock().unwrap();
         let now = state(net);
-        if let (Some((before, others)), Some((after, others_now))) = (&*last, &now) {
-            let lost = before.difference(after).find(|dst| wanted.contains(dst));
-            assert!(lost.is_none(), "{}: cut {lost:?} off", tried.op);
-            assert_eq!(others, others_now, "{}: touched what is not ours", tried.op);
-        }
-        *last = now;
+        let lost = last.0.difference(&now.0).find(|dst| wanted.contains(dst));
+        assert!(lost.is_none(), "{}: cut {lost:?} off", tried.op);
+        assert_eq!(last.1, now.1, "{}: touched what is not ours", tried.op);
+        last = now;
     });
 }
 

@@ -122,8 +122,7 @@ fn main_table(
             let RouteSeen { key: RouteKey { dst, metric }, oif, on_link, .. } = seen;
             routes.ways.push(Way { dst, metric, oif, on_link });
         }
-        if let Some(dev) = sieve.belongs(&seen) {
-            let route = Route { dev, ..seen.route };
+        if let Some(route) = sieve.row(&seen) {
             if seen.route.protocol != PROTOCOL_KERNEL {
                 match routes.ours.entry(seen.key) {
                     Entry::Vacant(place) => drop(place.insert(route)),
@@ -143,12 +142,13 @@ impl Sieve {
         self.ways || seen.key.dst.is_default() || self.is_ours(seen) || self.is_inside(seen)
     }
 
-    /// The interface of a row of our tables: none for the device itself.
-    fn belongs(self, seen: &RouteSeen) -> Option<Option<IfIndex>> {
+    /// The route as a row of our tables, if it belongs there.
+    fn row(self, seen: &RouteSeen) -> Option<Route> {
         if self.is_ours(seen) {
-            return Some(None);
+            return Some(seen.route);
         }
-        seen.oif.filter(|_| self.is_inside(seen) && seen.route.may_be_ours()).map(Some)
+        let may_be_ours = seen.oif.is_some() && self.is_inside(seen) && seen.route.may_be_ours();
+        may_be_ours.then_some(Route { dev: seen.oif, ..seen.route })
     }
 
     fn is_ours(self, seen: &RouteSeen) -> bool {
