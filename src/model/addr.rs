@@ -1,6 +1,7 @@
 //! Addresses that cannot be wrong once they exist.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -98,10 +99,35 @@ impl<T> ByFamily<T> {
 }
 
 /// An Ethernet address. [`Mac::is_vtep`] says whether a VTEP may have it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mac(pub [u8; 6]);
 
+/// As one number: thousands are hashed and sorted.
+impl Hash for Mac {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.bits());
+    }
+}
+
+impl Ord for Mac {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.bits().cmp(&other.bits())
+    }
+}
+
+impl PartialOrd for Mac {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl Mac {
+    /// The address as a number; it sorts as the bytes do.
+    const fn bits(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
+
     /// Whether every byte is zero: the FDB's default entry.
     pub const fn is_zero(self) -> bool {
         let [a, b, c, d, e, f] = self.0;

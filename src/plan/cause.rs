@@ -1,10 +1,9 @@
 //! Why a change is made, told from what was wanted before.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 
 use super::desired::Wanted;
-use crate::model::addr::Mac;
+use crate::model::addr::{Mac, bits};
 use crate::model::device::DeviceSpec;
 use crate::model::node::NodeName;
 use crate::model::op::LinkOp;
@@ -122,7 +121,8 @@ pub fn of_link(op: &LinkOp, spec: &DeviceSpec, before: Option<&DeviceSpec>) -> C
 #[derive(Debug)]
 pub struct People<'a> {
     wanted: &'a Wanted,
-    by_base: HashMap<IpAddr, &'a NodeName>,
+    /// By the [`bits`] of the pod CIDR's base.
+    by_base: HashMap<u128, &'a NodeName>,
     by_mac: HashMap<Mac, &'a NodeName>,
     names: HashSet<&'a NodeName>,
     held: HashSet<&'a NodeName>,
@@ -132,8 +132,8 @@ impl<'a> People<'a> {
     /// Of what is wanted, now or before.
     pub fn new(wanted: &'a Wanted) -> Self {
         let peers = || wanted.peers.values();
-        let by_base = peers().map(|(name, peer)| (peer.subnet.base(), name));
-        let held_base = wanted.held.iter().map(|(subnet, name)| (subnet.base(), name));
+        let by_base = peers().map(|(name, peer)| (bits(peer.subnet.base()), name));
+        let held_base = wanted.held.iter().map(|(subnet, name)| (bits(subnet.base()), name));
         Self {
             wanted,
             by_base: held_base.chain(by_base).collect(),
@@ -146,8 +146,8 @@ impl<'a> People<'a> {
     /// The peer, if the row is for one.
     pub fn owner(&self, entry: &Entry) -> Option<&'a NodeName> {
         match entry {
-            Entry::Route(key, _) => self.by_base.get(&key.dst.base()).copied(),
-            Entry::Neighbour(ip, _) => self.by_base.get(ip).copied(),
+            Entry::Route(key, _) => self.by_base.get(&bits(key.dst.base())).copied(),
+            Entry::Neighbour(ip, _) => self.by_base.get(&bits(*ip)).copied(),
             Entry::Fdb(key, _) => self.by_mac.get(&key.mac).copied(),
         }
     }

@@ -137,13 +137,17 @@ pub struct Claims<'a> {
     /// hold it.
     subnets: BTreeMap<u128, (Subnet, &'a NodeName)>,
     macs: HashMap<Mac, &'a NodeName>,
-    public_ips: BTreeMap<u128, (IpAddr, &'a NodeName)>,
+    /// By [`bits`].
+    public_ips: HashMap<u128, &'a NodeName>,
+    /// Those inside the pod network, in order: only these can lie in a pod CIDR. Seldom any.
+    in_network: BTreeMap<u128, IpAddr>,
 }
 
 impl<'a> Claims<'a> {
     /// Nothing granted yet but what the host itself takes up.
     pub fn new(ground: &'a Ground) -> Self {
-        Self { ground, subnets: BTreeMap::new(), macs: HashMap::new(), public_ips: BTreeMap::new() }
+        let (subnets, in_network) = (BTreeMap::new(), BTreeMap::new());
+        Self { ground, subnets, macs: HashMap::new(), public_ips: HashMap::new(), in_network }
     }
 
     /// Grants everything a peer claims, or nothing.
@@ -156,7 +160,10 @@ impl<'a> Claims<'a> {
         self.public_ip_is_free(peer)?;
         self.hold(name, peer.subnet);
         self.macs.insert(peer.mac, name);
-        self.public_ips.insert(bits(peer.public_ip), (peer.public_ip, name));
+        self.public_ips.insert(bits(peer.public_ip), name);
+        if self.ground.network.contains(peer.public_ip) {
+            self.in_network.insert(bits(peer.public_ip), peer.public_ip);
+        }
         Ok(())
     }
 
@@ -188,8 +195,8 @@ impl<'a> Claims<'a> {
         if let Some((other, holder)) = self.overlapping(subnet) {
             return Err(Refused::Subnet { subnet, other: *other, holder: NodeName::clone(holder) });
         }
-        match self.public_ips.range(bits(subnet.base())..=bits(subnet.last())).next() {
-            Some((_, (ip, _))) => Err(Refused::PublicIpInPodCidr { ip: *ip, subnet }),
+        match self.in_network.range(bits(subnet.base())..=bits(subnet.last())).next() {
+            Some((_, ip)) => Err(Refused::PublicIpInPodCidr { ip: *ip, subnet }),
             None => Ok(()),
         }
     }
@@ -214,8 +221,11 @@ impl<'a> Claims<'a> {
         if self.ground.public_ip == ip || self.ground.addresses.contains(&ip) {
             return Err(Refused::OurAddress(ip));
         }
-        if let Some((_, holder)) = self.public_ips.get(&bits(ip)) {
+        if let Some(holder) = self.public_ips.get(&bits(ip)) {
             return Err(Refused::PublicIp { ip, holder: NodeName::clone(holder) });
+        }
+        if !self.ground.network.contains(ip) {
+            return Ok(());
         }
         let inside = [self.ground.own, peer.subnet].into_iter().find(|subnet| subnet.contains(ip));
         let inside = inside.or_else(|| self.overlapping(Subnet::host(ip)).map(|held| held.0));

@@ -14,7 +14,7 @@ use super::beside::rows_beside;
 use super::desired::Wanted;
 use super::leaving::{Leaving, surplus};
 use super::ownership::is_ours;
-use crate::model::addr::{Family, IfName, Mac, Subnet};
+use crate::model::addr::{Family, IfName, Mac, Subnet, bits};
 use crate::model::host::Link;
 use crate::model::op::{Dev, Op};
 use crate::model::table::{Entry, FdbKey, Kind, Route, RouteKey, Tables, peer_metric};
@@ -125,8 +125,8 @@ impl<'a> Program<'a> {
             Entry::Neighbour(_, neighbour) => !self.unsettled.macs.contains(&neighbour.mac),
             Entry::Route(_, Route { via: Some(via), .. }) => {
                 let leads_on = || self.wanted.tables.neighbours.get(via);
-                !self.unsettled.gateways.contains(via)
-                    && !self.unsettled.ways.contains(via)
+                !self.unsettled.gateways.contains(&bits(*via))
+                    && !self.unsettled.ways.contains(&bits(*via))
                     && leads_on().is_none_or(|neighbour| self.stands(&Entry::Neighbour(*via, *neighbour)))
             }
         }
@@ -217,9 +217,10 @@ impl Held {
 #[derive(Debug, Default)]
 struct Unsettled {
     macs: HashSet<Mac>,
-    gateways: HashSet<IpAddr>,
-    /// Gateways that have a route of their own.
-    ways: HashSet<IpAddr>,
+    /// By [`bits`].
+    gateways: HashSet<u128>,
+    /// Gateways that have a route of their own, by [`bits`].
+    ways: HashSet<u128>,
 }
 
 impl Unsettled {
@@ -231,8 +232,8 @@ impl Unsettled {
     fn add(&mut self, row: &Entry) {
         match row {
             Entry::Fdb(FdbKey { mac, remote: None }, _) => drop(self.macs.insert(*mac)),
-            Entry::Neighbour(ip, _) => drop(self.gateways.insert(*ip)),
-            Entry::Route(key, Route { via: None, .. }) => drop(self.ways.insert(key.dst.base())),
+            Entry::Neighbour(ip, _) => drop(self.gateways.insert(bits(*ip))),
+            Entry::Route(key, Route { via: None, .. }) => drop(self.ways.insert(bits(key.dst.base()))),
             Entry::Fdb(..) | Entry::Route(..) => {}
         }
     }
@@ -240,8 +241,8 @@ impl Unsettled {
     fn settle(&mut self, row: &Entry) {
         match row {
             Entry::Fdb(FdbKey { mac, remote: None }, _) => drop(self.macs.remove(mac)),
-            Entry::Neighbour(ip, _) => drop(self.gateways.remove(ip)),
-            Entry::Route(key, Route { via: None, .. }) => drop(self.ways.remove(&key.dst.base())),
+            Entry::Neighbour(ip, _) => drop(self.gateways.remove(&bits(*ip))),
+            Entry::Route(key, Route { via: None, .. }) => drop(self.ways.remove(&bits(key.dst.base()))),
             Entry::Fdb(..) | Entry::Route(..) => {}
         }
     }

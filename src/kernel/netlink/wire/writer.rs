@@ -12,12 +12,9 @@ impl<'a> Writer<'a> {
     /// Starts a message: `struct nlmsghdr`.
     pub(super) fn begin(out: &'a mut Vec<u8>, kind: u16, flags: u16, seq: u32) -> Self {
         let start = out.len();
-        out.extend([0; 4]);
-        out.extend(kind.to_ne_bytes());
-        out.extend(flags.to_ne_bytes());
-        out.extend(seq.to_ne_bytes());
-        // From whom: the kernel knows.
-        out.extend([0; 4]);
+        let ([k0, k1], [f0, f1], [s0, s1, s2, s3]) = (kind.to_ne_bytes(), flags.to_ne_bytes(), seq.to_ne_bytes());
+        // The last four say from whom: the kernel knows.
+        out.extend_from_slice(&[0, 0, 0, 0, k0, k1, f0, f1, s0, s1, s2, s3, 0, 0, 0, 0]);
         Self { out, start }
     }
 
@@ -31,8 +28,8 @@ impl<'a> Writer<'a> {
     pub(super) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
         // No value here is longer than an address.
         let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-        self.out.extend(length.to_ne_bytes());
-        self.out.extend(kind.to_ne_bytes());
+        let ([l0, l1], [k0, k1]) = (length.to_ne_bytes(), kind.to_ne_bytes());
+        self.out.extend_from_slice(&[l0, l1, k0, k1]);
         self.append(value);
         self
     }
@@ -59,8 +56,8 @@ impl<'a> Writer<'a> {
     }
 
     fn append(&mut self, bytes: &[u8]) {
-        self.out.extend(bytes);
-        let padded = self.start + (self.out.len() - self.start).next_multiple_of(4);
-        self.out.resize(padded, 0);
+        self.out.extend_from_slice(bytes);
+        let padding = bytes.len().next_multiple_of(4) - bytes.len();
+        self.out.extend_from_slice(&[0; 3][..padding]);
     }
 }
