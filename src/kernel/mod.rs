@@ -6,6 +6,8 @@
 pub mod fake;
 #[cfg(feature = "agent")]
 pub mod netlink;
+#[cfg(feature = "agent")]
+pub mod nft;
 
 use std::time::Duration;
 

@@ -5,11 +5,12 @@
 mod conformance;
 mod engine;
 mod facts;
+mod nft;
 #[path = "../support/sandbox.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod sandbox;
 mod support;
 
 fn main() -> std::process::ExitCode {
-    sandbox::main([facts::all(), engine::all(), conformance::all()].concat())
+    sandbox::main([facts::all(), engine::all(), nft::all(), conformance::all()].concat())
 }

@@ -13,6 +13,31 @@ use crate::model::op::Refusal;
 /// How often a table that changes while it is read is tried.
 const ATTEMPTS: u32 = 8;
 
+/// What the kernel is asked.
+pub(in crate::kernel) trait Ask {
+    /// What is asked for, in an error message.
+    fn what(&self) -> &'static str;
+    /// The message.
+    fn encode(&self, seq: u32) -> Vec<u8>;
+    /// Whether this refusal, before the first row, only says that there are no rows.
+    fn is_empty_table(&self, refusal: &Refusal) -> bool;
+}
+
+impl Ask for Question {
+    fn what(&self) -> &'static str {
+        Self::what(self)
+    }
+
+    fn encode(&self, seq: u32) -> Vec<u8> {
+        Self::encode(self, seq)
+    }
+
+    fn is_empty_table(&self, refusal: &Refusal) -> bool {
+        // The IPv4 main table does not exist before its first route: it has no rows.
+        refusal.errno == libc::ENOENT && *self == Self::Routes(Family::V4)
+    }
+}
+
 /// Why one attempt gave nothing.
 enum Failure {
     /// Try again.
@@ -25,10 +50,10 @@ enum Failure {
 ///
 /// `decode` filters too: the filters of the request are honoured by Linux 4.20 and later only, and not by
 /// every table.
-pub(super) fn dump<T>(
+pub(in crate::kernel) fn dump<T>(
     channel: &mut Channel,
     counters: &mut NetlinkCounters,
-    question: Question,
+    question: &impl Ask,
     mut decode: impl FnMut(&Frame<'_>) -> Result<Option<T>, Malformed>,
 ) -> Result<Vec<T>, ObserveError> {
     for _ in 0..ATTEMPTS {
@@ -47,7 +72,7 @@ pub(super) fn dump<T>(
 
 fn attempt<T>(
     channel: &mut Channel,
-    question: Question,
+    question: &impl Ask,
     decode: &mut impl FnMut(&Frame<'_>) -> Result<Option<T>, Malformed>,
 ) -> Result<Vec<T>, Failure> {
     let broken = |problem: String| Failure::Final(ObserveError::Broken { what: question.what(), problem });
@@ -78,7 +103,7 @@ enum Stop {
 fn read_rows<T>(
     channel: &mut Channel,
     seq: u32,
-    question: Question,
+    question: &impl Ask,
     decode: &mut impl FnMut(&Frame<'_>) -> Result<Option<T>, Malformed>,
 ) -> Result<(Vec<T>, bool), Stop> {
     let (mut rows, mut interrupted, mut unfiltered, mut begun) = (Vec::new(), false, false, false);
@@ -102,10 +127,7 @@ fn read_rows<T>(
                     }
                     return Ok((rows, interrupted));
                 }
-                // The IPv4 main table does not exist before its first route: it has no rows.
-                Answer::Refused(refusal)
-                    if refusal.errno == libc::ENOENT && question == Question::Routes(Family::V4) && !begun =>
-                {
+                Answer::Refused(refusal) if !begun && question.is_empty_table(&refusal) => {
                     return Ok((rows, interrupted));
                 }
                 Answer::Refused(refusal) => return Err(Stop::AtTheEnd(refusal)),
@@ -114,12 +136,12 @@ fn read_rows<T>(
     }
 }
 
-/// Asks for one thing: its row, or `None` if the kernel refuses.
-pub(super) fn look_up<T>(
+/// Asks for one thing: its row, or the kernel's refusal.
+pub(in crate::kernel) fn look_up<T>(
     channel: &mut Channel,
-    question: Question,
+    question: &impl Ask,
     decode: impl Fn(&Frame<'_>) -> Result<Option<T>, Malformed>,
-) -> Result<Option<T>, ObserveError> {
+) -> Result<Result<Option<T>, Refusal>, ObserveError> {
     let broken = |problem: String| ObserveError::Broken { what: question.what(), problem };
     let seq = channel.next_seq();
     channel.send(&question.encode(seq)).map_err(|error| broken(error.to_string()))?;
@@ -131,8 +153,9 @@ pub(super) fn look_up<T>(
                 continue;
             }
             return match frame.answer().map_err(|malformed| broken(malformed.to_string()))? {
-                Answer::Data => decode(&frame).map_err(|malformed| broken(malformed.to_string())),
-                Answer::Done | Answer::Refused(_) => Ok(None),
+                Answer::Data => decode(&frame).map(Ok).map_err(|malformed| broken(malformed.to_string())),
+                Answer::Done => Ok(Ok(None)),
+                Answer::Refused(refusal) => Ok(Err(refusal)),
             };
         }
     }

@@ -8,16 +8,18 @@
 //! that the table changed under the dump, and answers lost to a full receive buffer.
 
 mod apply;
-mod dump;
+pub(super) mod dump;
 mod filter;
 mod interest;
 mod monitor;
 mod observe;
-mod socket;
+pub(super) mod socket;
 pub mod wire;
 
 use std::io;
 use std::time::Duration;
+
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 pub use interest::Interest;
 pub use monitor::Waker;
@@ -75,7 +77,11 @@ impl Netlink {
     /// Those of [`Netlink::open`].
     pub fn with_buffer(bytes: usize) -> io::Result<Self> {
         let monitor = Monitor::open()?;
-        Ok(Self { channel: Channel::for_requests(bytes)?, monitor, counters: NetlinkCounters::default() })
+        Ok(Self {
+            channel: Channel::for_requests(NETLINK_ROUTE, bytes)?,
+            monitor,
+            counters: NetlinkCounters::default(),
+        })
     }
 
     /// What ends a wait from another thread.

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -64,7 +65,7 @@ impl Monitor {
     pub(super) fn open() -> io::Result<Self> {
         let woken = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         Ok(Self {
-            channel: Channel::for_notifications(BUFFER, &GROUPS)?,
+            channel: Channel::for_notifications(NETLINK_ROUTE, BUFFER, &GROUPS)?,
             woken: Arc::new(woken),
             timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?,
             interest: Interest::default(),
@@ -168,7 +169,7 @@ impl Monitor {
             return;
         }
         // In a flood there is no end to it: the queue goes with the socket, however long it is.
-        match Channel::for_notifications(BUFFER, &GROUPS) {
+        match Channel::for_notifications(NETLINK_ROUTE, BUFFER, &GROUPS) {
             Ok(channel) => {
                 self.channel = channel;
                 // Before the first observation everything is heard.

@@ -20,8 +20,8 @@ use crate::model::table::{Fdb, FdbKey, Neighbour, PROTOCOL_KERNEL, Route, RouteK
 
 /// Reads the interfaces with their addresses.
 pub(super) fn links(channel: &mut Channel, counters: &mut NetlinkCounters) -> Result<Vec<Link>, ObserveError> {
-    let mut links = dump(channel, counters, Question::Links, |frame| only(frame, libc::RTM_NEWLINK, link::parse))?;
-    let addresses = dump(channel, counters, Question::Addresses, |frame| {
+    let mut links = dump(channel, counters, &Question::Links, |frame| only(frame, libc::RTM_NEWLINK, link::parse))?;
+    let addresses = dump(channel, counters, &Question::Addresses, |frame| {
         only(frame, libc::RTM_NEWADDR, address::parse).map(Option::flatten)
     })?;
     let places: BTreeMap<IfIndex, usize> = links.iter().enumerate().map(|(at, link)| (link.index, at)).collect();
@@ -109,7 +109,7 @@ fn main_table(
     family: Family,
     sieve: Sieve,
 ) -> Result<Routes, ObserveError> {
-    let seen = dump(channel, counters, Question::Routes(family), |frame| {
+    let seen = dump(channel, counters, &Question::Routes(family), |frame| {
         let seen = only(frame, libc::RTM_NEWROUTE, RouteSeen::parse)?.flatten();
         Ok(seen.filter(|seen| seen.key.dst.family() == family && seen.is_ordinary() && sieve.keeps(seen)))
     })?;
@@ -168,7 +168,7 @@ fn neighbours(
 ) -> Result<BTreeMap<IpAddr, Neighbour>, ObserveError> {
     let question = Question::Neighbours(device, family);
     let rows =
-        dump(channel, counters, question, |frame| match only(frame, libc::RTM_NEWNEIGH, NeighbourSeen::parse)? {
+        dump(channel, counters, &question, |frame| match only(frame, libc::RTM_NEWNEIGH, NeighbourSeen::parse)? {
             Some(seen) if seen.device == device => seen.permanent(family),
             _ => Ok(None),
         })?;
@@ -180,7 +180,7 @@ fn fdb(
     counters: &mut NetlinkCounters,
     device: IfIndex,
 ) -> Result<BTreeMap<FdbKey, Fdb>, ObserveError> {
-    let rows = dump(channel, counters, Question::Fdb(device), |frame| {
+    let rows = dump(channel, counters, &Question::Fdb(device), |frame| {
         match only(frame, libc::RTM_NEWNEIGH, NeighbourSeen::parse)? {
             Some(seen) if seen.device == device => seen.fdb(),
             _ => Ok(None),
@@ -190,10 +190,12 @@ fn fdb(
 }
 
 fn reach(channel: &mut Channel, to: IpAddr) -> Result<Option<(IfIndex, IpAddr)>, ObserveError> {
-    look_up(channel, Question::RouteTo(to), |frame| {
+    let found = look_up(channel, &Question::RouteTo(to), |frame| {
         let seen = only(frame, libc::RTM_NEWROUTE, RouteSeen::parse)?.flatten();
         Ok(seen.and_then(|seen| Some((seen.oif?, seen.source?))))
-    })
+    })?;
+    // Where no route leads there, the kernel refuses.
+    Ok(found.unwrap_or(None))
 }
 
 /// Decodes messages of one type and passes over the others.

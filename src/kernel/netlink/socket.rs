@@ -4,16 +4,17 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, ReceiveTimeout};
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, ReceiveTimeout, SndBuf, SndBufForce};
 use nix::sys::socket::{MsgFlags, getsockopt, recv, setsockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 /// What one answer or notification takes of the receive buffer, whatever its length
 /// (`one_answer_takes_no_more_than_832_bytes_of_the_receive_buffer`).
 const ACCOUNTED: usize = 832;
+/// What the kernel keeps of the send buffer for itself, and some more.
+const SLACK: usize = 4096;
 /// The kernel fills at most 32 KiB for each read of a dump; a single bigger message grows the buffer.
 const READ: usize = 64 * 1024;
 /// Requests are worked off while they are sent; a kernel that has not answered after this long never will.
@@ -21,8 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A socket, its sequence numbers and its reading buffer.
 #[derive(Debug)]
-pub(super) struct Channel {
+pub(in crate::kernel) struct Channel {
     socket: Socket,
+    /// NETLINK_ROUTE, NETLINK_NETFILTER.
+    protocol: isize,
     seq: u32,
     buffer: Vec<u8>,
     /// Bytes asked of the receive buffer.
@@ -31,7 +34,7 @@ pub(super) struct Channel {
 
 /// Why nothing was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Silence {
+pub(in crate::kernel) enum Silence {
     /// Nothing came in time, or nothing is there.
     Empty,
     /// ENOBUFS: messages were thrown away because the receive buffer was full. Those before are still there.
@@ -45,8 +48,8 @@ pub(super) enum Silence {
 impl Channel {
     /// Opens a socket for requests in the network namespace of the calling thread, with a receive buffer of
     /// this many bytes if the kernel allows it.
-    pub(super) fn for_requests(asked: usize) -> io::Result<Self> {
-        let channel = Self::open(asked)?;
+    pub(in crate::kernel) fn for_requests(protocol: isize, asked: usize) -> io::Result<Self> {
+        let channel = Self::open(protocol, asked)?;
         // An error then carries its text, and not the whole request.
         channel.socket.set_cap_ack(true)?;
         channel.socket.set_ext_ack(true)?;
@@ -60,8 +63,8 @@ impl Channel {
     }
 
     /// Opens a socket that hears these multicast groups.
-    pub(super) fn for_notifications(asked: usize, groups: &[u32]) -> io::Result<Self> {
-        let channel = Self::open(asked)?;
+    pub(in crate::kernel) fn for_notifications(protocol: isize, asked: usize, groups: &[u32]) -> io::Result<Self> {
+        let channel = Self::open(protocol, asked)?;
         for group in groups {
             channel.socket.add_membership(*group)?;
         }
@@ -69,8 +72,8 @@ impl Channel {
         Ok(channel)
     }
 
-    fn open(asked: usize) -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+    fn open(protocol: isize, asked: usize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         // From then on nobody but the kernel can send to it (ECONNREFUSED in netlink_getsockbyportid).
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -78,30 +81,41 @@ impl Channel {
         if setsockopt(&socket, RcvBufForce, &asked).is_err() {
             setsockopt(&socket, RcvBuf, &asked)?;
         }
-        Ok(Self { socket, seq: 0, buffer: vec![0; READ], asked })
+        Ok(Self { socket, protocol, seq: 0, buffer: vec![0; READ], asked })
     }
 
     /// Starts again with a new socket: the way out of a dump that was left in the middle.
-    pub(super) fn renew(&mut self) -> io::Result<()> {
-        let fresh = Self::for_requests(self.asked)?;
+    pub(in crate::kernel) fn renew(&mut self) -> io::Result<()> {
+        let fresh = Self::for_requests(self.protocol, self.asked)?;
         self.socket = fresh.socket;
         Ok(())
     }
 
     /// How many answers the receive buffer holds.
-    pub(super) fn room(&self) -> usize {
+    pub(in crate::kernel) fn room(&self) -> usize {
         let bytes = getsockopt(&self.socket, RcvBuf).unwrap_or(0);
         (bytes / ACCOUNTED).max(1)
     }
 
     /// The next sequence number.
-    pub(super) fn next_seq(&mut self) -> u32 {
+    pub(in crate::kernel) fn next_seq(&mut self) -> u32 {
         self.seq = self.seq.wrapping_add(1);
         self.seq
     }
 
+    /// Makes room for a datagram of so many bytes: the kernel refuses one that is bigger than the send buffer.
+    pub(in crate::kernel) fn make_room(&self, bytes: usize) {
+        if getsockopt(&self.socket, SndBuf).is_ok_and(|room| room < bytes + SLACK) {
+            let asked = bytes + SLACK;
+            // Without the privilege net.core.wmem_max is the limit, and sending says so.
+            if setsockopt(&self.socket, SndBufForce, &asked).is_err() {
+                let _ = setsockopt(&self.socket, SndBuf, &asked);
+            }
+        }
+    }
+
     /// Sends one datagram.
-    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<()> {
+    pub(in crate::kernel) fn send(&self, bytes: &[u8]) -> io::Result<()> {
         loop {
             match self.socket.send(bytes, 0) {
                 Ok(sent) if sent == bytes.len() => return Ok(()),
@@ -113,13 +127,13 @@ impl Channel {
     }
 
     /// The socket, to poll.
-    pub(super) const fn socket(&self) -> &Socket {
+    pub(in crate::kernel) const fn socket(&self) -> &Socket {
         &self.socket
     }
 }
 
 /// Where datagrams come from.
-pub(super) trait Mailbox {
+pub(in crate::kernel) trait Mailbox {
     /// Receives one datagram: waits for one, or only looks.
     fn receive(&mut self, wait: bool) -> Result<&[u8], Silence>;
 }

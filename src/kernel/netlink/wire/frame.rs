@@ -131,13 +131,13 @@ fn text(attributes_of_error: &[u8]) -> Option<String> {
 }
 
 /// A NUL-terminated text.
-pub(super) fn string(bytes: &[u8]) -> String {
+pub(in crate::kernel) fn string(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(bytes.get(..end).unwrap_or(bytes)).into_owned()
 }
 
 /// An address, by its length.
-pub(super) fn ip(bytes: &[u8]) -> Result<IpAddr, Malformed> {
+pub(in crate::kernel) fn ip(bytes: &[u8]) -> Result<IpAddr, Malformed> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         Ok(v4.into())
     } else if let Ok(v6) = <[u8; 16]>::try_from(bytes) {

@@ -12,7 +12,7 @@ pub mod link;
 pub mod neighbour;
 mod question;
 pub mod route;
-mod writer;
+pub(in crate::kernel) mod writer;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
