@@ -46,6 +46,7 @@ fn dispatch(task: Task) -> ExitCode {
         Task::Cleanup(config) => command::cleanup::run(&config),
         Task::Lab(config) => lab::main(lab::Options {
             nodes: config.nodes,
+            segments: config.segments,
             dual_stack: config.dual_stack,
             hold: config.hold,
             json: config.json,

@@ -213,6 +213,9 @@ pub struct LabArgs {
     // together (net.ipv4.neigh.default.gc_thresh3).
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=20))]
     pub nodes: u8,
+    /// Networks to put them on: with 2 there is a router in between, and direct routing is on
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub segments: u8,
     /// IPv4 and IPv6
     #[arg(long)]
     pub dual_stack: bool,

@@ -106,21 +106,17 @@ impl Links {
         self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE, &said)
     }
 
-    /// `ip route add default via GATEWAY`.
+    /// `ip route replace default via GATEWAY`.
     pub fn default_route(&mut self, gateway: IpAddr) -> io::Result<()> {
-        let address = match gateway {
-            IpAddr::V4(ip) => RouteAddress::Inet(ip),
-            IpAddr::V6(ip) => RouteAddress::Inet6(ip),
-        };
-        let mut message = RouteMessage::default();
-        message.header.address_family = family(gateway);
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.header.protocol = RouteProtocol::Boot;
-        message.header.scope = RouteScope::Universe;
-        message.header.kind = RouteType::Unicast;
-        message.attributes = vec![RouteAttribute::Gateway(address)];
-        let said = format!("ip route add default via {gateway}");
-        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL, &said)
+        let said = format!("ip route replace default via {gateway}");
+        let message = RouteNetlinkMessage::NewRoute(default_via(gateway));
+        self.request(message, NLM_F_CREATE | NLM_F_REPLACE, &said)
+    }
+
+    /// `ip route del default via GATEWAY`.
+    pub fn no_default_route(&mut self, gateway: IpAddr) -> io::Result<()> {
+        let said = format!("ip route del default via {gateway}");
+        self.request(RouteNetlinkMessage::DelRoute(default_via(gateway)), 0, &said)
     }
 
     fn create(&mut self, message: LinkMessage, said: &str) -> io::Result<()> {
@@ -164,6 +160,21 @@ impl Links {
             }
         }
     }
+}
+
+fn default_via(gateway: IpAddr) -> RouteMessage {
+    let address = match gateway {
+        IpAddr::V4(ip) => RouteAddress::Inet(ip),
+        IpAddr::V6(ip) => RouteAddress::Inet6(ip),
+    };
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(gateway);
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Boot;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unicast;
+    message.attributes = vec![RouteAttribute::Gateway(address)];
+    message
 }
 
 fn named(name: &str) -> LinkMessage {

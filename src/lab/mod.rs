@@ -37,6 +37,8 @@ use self::tour::Voice;
 pub struct Options {
     /// Machines; at least two.
     pub nodes: u8,
+    /// Networks that they are on, a router in between: 1 or 2.
+    pub segments: u8,
     /// IPv4 and IPv6.
     pub dual_stack: bool,
     /// Keep it up afterwards.

@@ -19,6 +19,8 @@ use crate::model::table::{Entry, Tables};
 pub enum Row {
     /// Packets for these pods go to this VTEP.
     Route(Subnet, IpAddr),
+    /// Packets for these pods go straight to this machine.
+    Direct(Subnet, IpAddr),
     /// This VTEP has this MAC.
     Neighbour(IpAddr, Mac),
     /// This MAC is reached, in UDP, at this machine.
@@ -34,6 +36,7 @@ impl Row {
     /// An entry of the kernel's as a row; `None` for a route without a gateway.
     pub fn of(entry: Entry) -> Option<Self> {
         match entry {
+            Entry::Route(key, route) if route.dev.is_some() => route.via.map(|via| Self::Direct(key.dst, via)),
             Entry::Route(key, route) => route.via.map(|via| Self::Route(key.dst, via)),
             Entry::Neighbour(ip, neighbour) => Some(Self::Neighbour(ip, neighbour.mac)),
             Entry::Fdb(key, fdb) => Some(Self::Fdb(key.mac, fdb.dst)),
@@ -45,17 +48,18 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Route(dst, via) => write!(f, "route      {dst} via {via} onlink"),
+            Self::Direct(dst, via) => write!(f, "route      {dst} via {via}"),
             Self::Neighbour(ip, mac) => write!(f, "neighbour  {ip} lladdr {mac} nud permanent"),
             Self::Fdb(mac, dst) => write!(f, "fdb        {mac} dst {dst} self permanent"),
         }
     }
 }
 
-/// What the lab looks at on each machine.
-pub fn scope(networks: ByFamily<Option<Subnet>>) -> Scope {
+/// What the lab looks at on each machine; `ways` if there is direct routing.
+pub fn scope(networks: ByFamily<Option<Subnet>>, ways: bool) -> Scope {
     let vni = Vni::new(1);
     let device = |family| networks.get(family).and(vni).map(|vni| device_name(family, vni));
-    Scope { devices: ByFamily::from_fn(device), networks, reach: None, ways: false }
+    Scope { devices: ByFamily::from_fn(device), networks, reach: None, ways }
 }
 
 /// The rows that every other node's annotations ask for, on the machine of this name.
@@ -80,6 +84,26 @@ pub fn peer(node: &Value, family: Family) -> Option<[Row; 3]> {
     let mac: Mac = data["VtepMAC"].as_str()?.parse().ok()?;
     let ip: IpAddr = annotation(ip_key)?.parse().ok()?;
     Some([Row::Route(cidr, cidr.base()), Row::Neighbour(cidr.base(), mac), Row::Fdb(mac, ip)])
+}
+
+/// The direct routes that direct routing adds on a machine that looks so: to every node whose public IP is in
+/// a network of the machine's own.
+pub fn direct(wanted: &BTreeSet<Row>, host: &Host) -> BTreeSet<Row> {
+    let near = |ip: IpAddr| {
+        let links = host.links.iter().filter(|link| link.name.as_str().starts_with("eth"));
+        links.flat_map(|link| &link.addresses).any(|address| address.global && address.subnet().contains(ip))
+    };
+    let fdb = |of: Mac| {
+        wanted.iter().find_map(|row| if let Row::Fdb(mac, ip) = row { (*mac == of).then_some(*ip) } else { None })
+    };
+    let mac = |of: IpAddr| {
+        wanted.iter().find_map(|row| if let Row::Neighbour(ip, mac) = row { (*ip == of).then_some(*mac) } else { None })
+    };
+    let straight = |row: &Row| match row {
+        Row::Route(cidr, via) => Some(Row::Direct(*cidr, fdb(mac(*via)?).filter(|ip| near(*ip))?)),
+        Row::Direct(..) | Row::Neighbour(..) | Row::Fdb(..) => None,
+    };
+    wanted.iter().filter_map(straight).collect()
 }
 
 /// What is seen on a machine.

@@ -86,7 +86,7 @@ impl Stage {
             server,
             members: BTreeMap::new(),
             patience: PATIENCE,
-            scope: rows::scope(addressing.networks()),
+            scope: rows::scope(addressing.networks(), addressing.segments > 1),
             program: program.to_owned(),
             directory: directory.to_owned(),
             show_logs,
@@ -208,7 +208,11 @@ impl Stage {
     pub fn settle_one(&mut self, number: u8, begun: Instant) -> Result<(), Trouble> {
         loop {
             let late = begun.elapsed() > self.patience;
-            let (wanted, sight) = (self.wanted(number), self.look(number)?);
+            let (mut wanted, sight) = (self.wanted(number), self.look(number)?);
+            if let Some(wanted) = wanted.as_mut().filter(|_| self.scope.ways) {
+                let direct = rows::direct(wanted, &sight.host);
+                wanted.extend(direct);
+            }
             if sight.devices_up && wanted.as_ref() == Some(&sight.rows) {
                 return Ok(());
             }
@@ -229,6 +233,33 @@ impl Stage {
             Some(_) => Err(Trouble::AgentDied(member.machine.name.clone())),
             None => Ok(()),
         }
+    }
+
+    /// Moves a machine to another segment: first a wire there, then, when all have noticed, the old one away.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or the agents do not follow.
+    pub fn move_machine(&mut self, number: u8, segment: u8) -> Result<(), Trouble> {
+        let member = self.members.get_mut(&number).ok_or_else(|| Trouble::Unproven(format!("no machine {number}")))?;
+        self.underlay.plug_in(&member.machine, segment)?;
+        let begun = Instant::now();
+        let addresses = self.underlay.addressing().machine_on(number, segment);
+        while !addresses.iter().all(|(ip, _)| self.announces(number, *ip)) {
+            if begun.elapsed() > self.patience {
+                return Err(Trouble::TooSlow(self.patience, format!("node-{number} announces its new address")));
+            }
+            std::thread::sleep(GLANCE);
+        }
+        self.settle()?;
+        let member = self.members.get_mut(&number).ok_or_else(|| Trouble::Unproven(format!("no machine {number}")))?;
+        Ok(self.underlay.cut(&mut member.machine, segment)?)
+    }
+
+    /// Whether a node has announced this address.
+    fn announces(&self, number: u8, ip: std::net::IpAddr) -> bool {
+        let node = self.server.node(&super::topology::name(number)).unwrap_or_default();
+        let rows = rows::peer(&node, Family::of(ip));
+        rows.into_iter().flatten().any(|row| matches!(row, Row::Fdb(_, at) if at == ip))
     }
 
     /// Pings every pod from every pod and every machine, in every family; the number of pings, all

@@ -10,6 +10,9 @@
 //!                      │        │
 //!   pod:             eth0     eth0                     10.244.1.2, 10.244.2.2, …
 //! ```
+//!
+//! With two segments there is a second bridge, lab1 with 192.168.175.1, for the machines of even number,
+//! and the lab's own namespace routes between the two.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,14 +23,18 @@ use super::link::Links;
 use super::netns::{Namespace, sysctl};
 use crate::model::addr::{ByFamily, Family, Subnet};
 
-/// The underlay's bridge, in the lab's own namespace.
-const BRIDGE: &str = "lab0";
+/// A segment's bridge, in the lab's own namespace.
+fn bridge(segment: u8) -> String {
+    format!("lab{}", segment.saturating_sub(1))
+}
 
 /// Which addresses things have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addressing {
     /// IPv4 and IPv6, or IPv4 alone.
     pub dual_stack: bool,
+    /// How many networks the machines are on: 1 or 2.
+    pub segments: u8,
 }
 
 /// An address and its prefix length.
@@ -44,15 +51,25 @@ impl Addressing {
         both.into_iter().filter(|(ip, _)| self.dual_stack || ip.is_ipv4()).collect()
     }
 
-    /// The lab's own addresses on the underlay.
-    pub fn gateway(self) -> Vec<Prefixed> {
-        self.pick(Ipv4Addr::new(192, 168, 174, 1), 24, underlay_v6(1), 64)
+    /// The segment, from 1, that the n-th machine is on at first.
+    pub const fn home(self, number: u8) -> u8 {
+        if self.segments > 1 && number.is_multiple_of(2) { 2 } else { 1 }
+    }
+
+    /// The lab's own addresses on a segment.
+    pub fn gateway(self, segment: u8) -> Vec<Prefixed> {
+        self.pick(Ipv4Addr::new(192, 168, 173 + segment, 1), 24, underlay_v6(segment, 1), 64)
     }
 
     /// The addresses of the n-th machine (from 1) on the underlay.
     pub fn machine(self, number: u8) -> Vec<Prefixed> {
+        self.machine_on(number, self.home(number))
+    }
+
+    /// Those that it has on a segment.
+    pub fn machine_on(self, number: u8, segment: u8) -> Vec<Prefixed> {
         let last = number.saturating_add(10);
-        self.pick(Ipv4Addr::new(192, 168, 174, last), 24, underlay_v6(digits(last)), 64)
+        self.pick(Ipv4Addr::new(192, 168, 173 + segment, last), 24, underlay_v6(segment, digits(last)), 64)
     }
 
     /// The n-th machine's pod CIDRs.
@@ -77,6 +94,9 @@ impl Addressing {
     /// `net-conf.json`.
     pub fn net_conf(self) -> Value {
         let mut conf = json!({ "Network": "10.244.0.0/16", "Backend": { "Type": "vxlan" } });
+        if self.segments > 1 {
+            conf["Backend"]["DirectRouting"] = true.into();
+        }
         if self.dual_stack {
             conf["EnableIPv6"] = true.into();
             conf["IPv6Network"] = "fd00:10:244::/48".into();
@@ -113,8 +133,8 @@ const fn digits(number: u8) -> u16 {
     ((number / 100) << 8) | ((number / 10 % 10) << 4) | (number % 10)
 }
 
-const fn underlay_v6(host: u16) -> Ipv6Addr {
-    Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x174, 0, 0, 0, host)
+const fn underlay_v6(segment: u8, host: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x173 + segment as u16, 0, 0, 0, host)
 }
 
 /// The n-th machine's name.
@@ -122,7 +142,7 @@ pub fn name(number: u8) -> String {
     format!("node-{number}")
 }
 
-/// The underlay: a bridge in the calling thread's namespace.
+/// The underlay: a bridge for each segment, in the calling thread's namespace.
 #[derive(Debug)]
 pub struct Underlay {
     namespace: Namespace,
@@ -140,6 +160,8 @@ pub struct Machine {
     pub network: Namespace,
     /// Its one pod.
     pub pod: Pod,
+    /// The segment that it is on.
+    pub segment: u8,
 }
 
 /// A pod: a namespace on its machine's bridge.
@@ -152,7 +174,7 @@ pub struct Pod {
 }
 
 impl Underlay {
-    /// Makes the bridge in the calling thread's namespace.
+    /// Makes the bridges in the calling thread's namespace.
     ///
     /// # Errors
     /// What the kernel refuses, as the iproute2 command that would have met the same.
@@ -161,14 +183,19 @@ impl Underlay {
         super::netns::prepare()?;
         let mut links = Links::open()?;
         links.up("lo")?;
-        links.bridge(BRIDGE)?;
-        for (ip, len) in addressing.gateway() {
-            links.address(BRIDGE, ip, len)?;
+        for segment in 1..=addressing.segments {
+            links.bridge(&bridge(segment))?;
+            for (ip, len) in addressing.gateway(segment) {
+                links.address(&bridge(segment), ip, len)?;
+            }
+        }
+        if addressing.segments > 1 {
+            forward(addressing)?;
         }
         Ok(Self { namespace, addressing })
     }
 
-    /// The namespace that the bridge is in.
+    /// The namespace that the bridges are in.
     pub const fn namespace(&self) -> &Namespace {
         &self.namespace
     }
@@ -178,9 +205,9 @@ impl Underlay {
         self.addressing
     }
 
-    /// The bridge's IPv4 address, where the API server listens.
+    /// The first bridge's IPv4 address, where the API server listens.
     pub fn address(&self) -> IpAddr {
-        self.addressing.gateway().first().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |(ip, _)| *ip)
+        self.addressing.gateway(1).first().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |(ip, _)| *ip)
     }
 
     /// Adds the n-th machine, with its pod: everything but the agent and what the agent makes.
@@ -189,25 +216,71 @@ impl Underlay {
     /// As [`Self::build`].
     pub fn add(&self, number: u8) -> io::Result<Machine> {
         let network = Namespace::new()?;
-        let port = format!("to-{}", name(number));
-        self.namespace.run(|| {
-            let mut links = Links::open()?;
-            links.veth(&port, "eth0", &network)?;
-            links.enslave(&port, BRIDGE)
-        })??;
+        let segment = self.addressing.home(number);
+        self.wire(number, segment, &network)?;
         network.run(|| self.configure(number))??;
         let pod = self.add_pod(number, &network)?;
-        Ok(Machine { number, name: name(number), network, pod })
+        Ok(Machine { number, name: name(number), network, pod, segment })
+    }
+
+    /// Lays a wire from a machine to a segment.
+    fn wire(&self, number: u8, segment: u8, network: &Namespace) -> io::Result<()> {
+        let port = port(number, segment);
+        self.namespace.run(|| {
+            let mut links = Links::open()?;
+            links.veth(&port, self.uplink(number, segment), network)?;
+            links.enslave(&port, &bridge(segment))
+        })?
+    }
+
+    /// What a machine calls its interface to a segment.
+    pub const fn uplink(&self, number: u8, segment: u8) -> &'static str {
+        if self.addressing.home(number) == segment { "eth0" } else { "eth1" }
+    }
+
+    /// Gives a machine another wire, to another segment, with an address there, and has its default route
+    /// go that way. The old wire stays: see [`Self::cut`].
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn plug_in(&self, machine: &Machine, segment: u8) -> io::Result<()> {
+        let (number, addressing) = (machine.number, self.addressing);
+        self.wire(number, segment, &machine.network)?;
+        let uplink = self.uplink(number, segment);
+        machine.network.run(|| {
+            let mut links = Links::open()?;
+            links.up(uplink)?;
+            for (ip, len) in addressing.machine_on(number, segment) {
+                links.address(uplink, ip, len)?;
+            }
+            let gateways = addressing.gateway(segment).into_iter().zip(addressing.gateway(machine.segment));
+            for ((new, _), (old, _)) in gateways {
+                // IPv6 would take the second for a path beside the first.
+                if new.is_ipv6() {
+                    links.no_default_route(old)?;
+                }
+                links.default_route(new)?;
+            }
+            Ok(())
+        })?
+    }
+
+    /// Cuts a machine's wire to the segment that it was on: now it is on `segment`.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn cut(&self, machine: &mut Machine, segment: u8) -> io::Result<()> {
+        let old = port(machine.number, machine.segment);
+        machine.segment = segment;
+        self.namespace.run(|| Links::open()?.delete(&old))?
     }
 
     /// In the machine's namespace: addresses, a default route, forwarding and the pods' bridge.
     fn configure(&self, number: u8) -> io::Result<()> {
-        sysctl("net/ipv4/ip_forward", "1")?;
-        if self.addressing.dual_stack {
-            sysctl("net/ipv6/conf/all/forwarding", "1")?;
-        }
+        forward(self.addressing)?;
         let mut links = Links::open()?;
-        plug(&mut links, "eth0", &self.addressing.machine(number), &self.addressing.gateway())?;
+        let gateway = self.addressing.gateway(self.addressing.home(number));
+        plug(&mut links, "eth0", &self.addressing.machine(number), &gateway)?;
         links.bridge("cni0")?;
         for (ip, len) in self.addressing.inside(number, 1) {
             links.address("cni0", ip, len)?;
@@ -237,9 +310,26 @@ impl Underlay {
     /// # Errors
     /// As [`Self::build`].
     pub fn remove(&self, machine: Machine) -> io::Result<()> {
-        let Machine { name, .. } = machine;
-        self.namespace.run(|| Links::open()?.delete(&format!("to-{name}")))?
+        let port = port(machine.number, machine.segment);
+        self.namespace.run(|| Links::open()?.delete(&port))?
     }
+}
+
+/// The bridge's end of a machine's wire to a segment.
+fn port(number: u8, segment: u8) -> String {
+    if segment == 1 { format!("to-{}", name(number)) } else { format!("to-{}-{segment}", name(number)) }
+}
+
+/// Lets the calling thread's namespace forward packets, whichever way the answers come back.
+fn forward(addressing: Addressing) -> io::Result<()> {
+    sysctl("net/ipv4/ip_forward", "1")?;
+    for conf in ["all", "default"] {
+        sysctl(&format!("net/ipv4/conf/{conf}/rp_filter"), "0")?;
+    }
+    if addressing.dual_stack {
+        sysctl("net/ipv6/conf/all/forwarding", "1")?;
+    }
+    Ok(())
 }
 
 /// Sets an interface up with its addresses and default routes.
@@ -257,11 +347,13 @@ mod tests {
 
     #[test]
     fn addresses_of_both_families_read_alike() {
-        let addressing = Addressing { dual_stack: true };
+        let addressing = Addressing { dual_stack: true, segments: 1 };
         let texts = |all: Vec<Prefixed>| all.iter().map(|(ip, len)| format!("{ip}/{len}")).collect::<Vec<_>>();
         assert_eq!(texts(addressing.machine(2)), ["192.168.174.12/24", "fd00:192:168:174::12/64"]);
         assert_eq!(texts(addressing.pod_cidrs(11)), ["10.244.11.0/24", "fd00:10:244:11::/64"]);
         assert_eq!(texts(addressing.inside(11, 2)), ["10.244.11.2/24", "fd00:10:244:11::2/64"]);
-        assert_eq!(Addressing { dual_stack: false }.machine(2).len(), 1);
+        let two = Addressing { dual_stack: false, segments: 2 };
+        assert_eq!(texts(two.machine(2)), ["192.168.175.12/24"]);
+        assert_eq!(texts(two.machine_on(2, 1)), ["192.168.174.12/24"]);
     }
 }

@@ -12,6 +12,7 @@ use super::rows::{self, Row};
 use super::stage::{Stage, Trouble};
 use super::topology::{Addressing, Prefixed, name};
 use crate::model::addr::Family;
+use crate::model::table::{Entry, Tables};
 
 /// The narrator; silent if a program listens.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,7 @@ impl Voice {
 pub(super) fn run(options: Options, directory: &Path, voice: Voice) -> (Option<Stage>, Outcome) {
     let begun = Instant::now();
     let mut outcome = Outcome { nodes: options.nodes, dual_stack: options.dual_stack, ..Outcome::default() };
-    let addressing = Addressing { dual_stack: options.dual_stack };
+    let addressing = Addressing { dual_stack: options.dual_stack, segments: options.segments };
     let mut stage = match Stage::build(addressing, Path::new("/proc/self/exe"), directory, options.logs) {
         Ok(stage) => stage,
         Err(trouble) => {
@@ -75,6 +76,7 @@ impl Tour<'_> {
         self.voice.say("\n3. Everybody pings every pod\n");
         self.ping()?;
         self.wounds()?;
+        self.moves()?;
         self.joins()?;
         self.returns()?;
         self.leaves()?;
@@ -85,7 +87,8 @@ impl Tour<'_> {
 
     fn build(&mut self) -> Result<(), Trouble> {
         let last = self.options.nodes;
-        self.voice.say(&format!("1. {last} machines on one wire\n{PICTURE}"));
+        let wires = if self.options.segments > 1 { "two wires, a router in between" } else { "one wire" };
+        self.voice.say(&format!("1. {last} machines on {wires}\n{PICTURE}"));
         self.voice.say(
             "   Each machine is a network namespace. The cluster is an API server in memory with a Node object for\n   \
              each. On each machine runs `weft run`, as in production; whatever is between flannel.1 and flannel.1\n   \
@@ -126,6 +129,7 @@ impl Tour<'_> {
             }
             for row in rows::peer(&node, family).into_iter().flatten().filter(|row| sight.rows.contains(row)) {
                 let why = match row {
+                    Row::Direct(..) => "its pods are there,",
                     Row::Route(..) => "its pods are behind its end of the tunnel,",
                     Row::Neighbour(..) => "that end has this MAC,",
                     Row::Fdb(..) => "and this MAC is at this machine: send it there, in UDP.",
@@ -155,6 +159,50 @@ impl Tour<'_> {
                 self.tell(scene);
             }
         }
+        Ok(())
+    }
+
+    /// Direct routing, and a node that changes its network: to node-1's and back.
+    fn moves(&mut self) -> Result<(), Trouble> {
+        if self.options.segments < 2 {
+            return Ok(());
+        }
+        self.voice.say(
+            "\n   And a node changes its network. node-1 sends packets for a node on its own wire straight there, with\n   \
+             no tunnel; the way through the tunnel stays in place under it. What node-1 has for node-2:\n",
+        );
+        self.ways()?;
+        for family in self.families() {
+            for (segment, what) in [(1, "node-2 moves to node-1's wire"), (2, "node-2 moves back")] {
+                let v6 = family == Family::V6;
+                let beside = (self.options.nodes > 2).then_some((1, 3));
+                let traffic = Traffic { through: (1, 2), beside, v6 };
+                let what = if v6 { format!("{what}, IPv6") } else { what.to_owned() };
+                let scene = heal::measure(self.stage, &what, traffic, None, |stage| stage.move_machine(2, segment))?;
+                if scene.through.lost > 0 {
+                    return Err(Trouble::Unproven(format!("`{what}` cost {} pings", scene.through.lost)));
+                }
+                self.tell(scene);
+                self.ways()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What node-1 has for node-2's pods, the first that the kernel takes first.
+    fn ways(&mut self) -> Result<(), Trouble> {
+        let cidrs = self.stage.underlay.addressing().pod_cidrs(2);
+        let sight = self.stage.look(1)?;
+        for entry in sight.host.tables.iter().filter_map(|(_, tables)| tables.as_ref()).flat_map(Tables::entries) {
+            if let Entry::Route(key, route) = entry
+                && cidrs.iter().any(|(base, _)| *base == key.dst.base())
+                && let Some(via) = route.via
+            {
+                let (how, metric) = (if route.dev.is_some() { "" } else { " dev flannel onlink" }, key.metric);
+                self.voice.say(&format!("     route      {} via {via}{how} metric {metric}", key.dst));
+            }
+        }
+        self.voice.say("");
         Ok(())
     }
 

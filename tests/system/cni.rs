@@ -130,7 +130,7 @@ impl Pair {
     fn new(name: &str, dual_stack: bool) -> Self {
         let directory = PathBuf::from(DIRECTORY).join(name);
         std::fs::create_dir(&directory).expect("a directory");
-        let addressing = Addressing { dual_stack };
+        let addressing = Addressing { dual_stack, segments: 1 };
         let underlay = Underlay::build(addressing).expect("an underlay");
         let api = ApiServer::start(TcpListener::bind((underlay.address(), 6443)).expect("a port")).expect("an API");
         std::fs::write(directory.join("net-conf.json"), addressing.net_conf().to_string()).expect("to write");

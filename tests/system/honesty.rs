@@ -17,7 +17,7 @@ crate::tests![a_wound_that_was_none_is_no_success, what_does_not_heal_is_reporte
 
 /// Two machines whose agents have settled, in the test's own namespace.
 fn two(directory: &Path) -> Stage {
-    let addressing = Addressing { dual_stack: false };
+    let addressing = Addressing { dual_stack: false, segments: 1 };
     let mut stage = Stage::build(addressing, Path::new(env!("CARGO_BIN_EXE_weft")), directory, false).unwrap();
     for number in [1, 2] {
         stage.add_machine(number).unwrap();

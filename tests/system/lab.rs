@@ -14,6 +14,7 @@ use crate::sandbox::eventually;
 
 crate::tests![
     the_lab_heals_everything,
+    a_node_that_changes_its_network_loses_nothing,
     the_lab_needs_no_root_and_no_other_program,
     the_tour_is_told_to_people,
     the_smallest_lab_has_two_machines,
@@ -58,6 +59,18 @@ fn the_lab_heals_everything() {
     assert_eq!(scenes.len(), 14);
     for scene in scenes {
         assert!(scene["healed_ms"].as_f64().unwrap() > 0.0 && scene["sent"].as_u64().unwrap() > 0, "{scene}");
+    }
+}
+
+fn a_node_that_changes_its_network_loses_nothing() {
+    let found = outcome(&weft(&["lab", "--json", "--dual-stack", "--segments", "2"]).output().unwrap());
+    assert_eq!(found["ok"], true);
+    let scenes = found["scenes"].as_array().unwrap();
+    let moves: Vec<_> = scenes.iter().filter(|scene| scene["what"].as_str().unwrap().contains("moves")).collect();
+    assert_eq!(moves.len(), 4, "there and back under pings of each family");
+    for scene in moves {
+        assert_eq!((&scene["lost"], &scene["beside_lost"]), (&0.into(), &0.into()), "{scene}");
+        assert!(scene["sent"].as_u64().unwrap() > 50, "{scene}");
     }
 }
 

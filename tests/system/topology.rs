@@ -19,7 +19,7 @@ crate::tests![
 ];
 
 fn two(dual_stack: bool) -> (Underlay, Machine, Machine) {
-    let underlay = Underlay::build(Addressing { dual_stack }).expect("a bridge");
+    let underlay = Underlay::build(Addressing { dual_stack, segments: 1 }).expect("a bridge");
     let first = underlay.add(1).expect("a machine");
     let second = underlay.add(2).expect("another");
     (underlay, first, second)
@@ -35,7 +35,7 @@ fn machines_reach_each_other_and_their_pods() {
             .expect("a namespace")
             .run(move || {
                 let (underlay, first, second) = two(dual_stack);
-                for (ip, _) in underlay.addressing().machine(2).into_iter().chain(underlay.addressing().gateway()) {
+                for (ip, _) in underlay.addressing().machine(2).into_iter().chain(underlay.addressing().gateway(1)) {
                     assert!(pings(&first.network, ip), "{ip} from node-1");
                 }
                 assert_eq!(first.pod.addresses.len(), if dual_stack { 2 } else { 1 });
