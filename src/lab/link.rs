@@ -106,17 +106,11 @@ impl Links {
         self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE, &said)
     }
 
-    /// `ip route replace default via GATEWAY`.
-    pub fn default_route(&mut self, gateway: IpAddr) -> io::Result<()> {
-        let said = format!("ip route replace default via {gateway}");
-        let message = RouteNetlinkMessage::NewRoute(default_via(gateway));
-        self.request(message, NLM_F_CREATE | NLM_F_REPLACE, &said)
-    }
-
-    /// `ip route del default via GATEWAY`.
-    pub fn no_default_route(&mut self, gateway: IpAddr) -> io::Result<()> {
-        let said = format!("ip route del default via {gateway}");
-        self.request(RouteNetlinkMessage::DelRoute(default_via(gateway)), 0, &said)
+    /// `ip route add default via GATEWAY metric METRIC`; 0 is the kernel's default.
+    pub fn default_route(&mut self, gateway: IpAddr, metric: u32) -> io::Result<()> {
+        let said = format!("ip route add default via {gateway} metric {metric}");
+        let message = RouteNetlinkMessage::NewRoute(default_via(gateway, metric));
+        self.request(message, NLM_F_CREATE | NLM_F_EXCL, &said)
     }
 
     fn create(&mut self, message: LinkMessage, said: &str) -> io::Result<()> {
@@ -162,7 +156,7 @@ impl Links {
     }
 }
 
-fn default_via(gateway: IpAddr) -> RouteMessage {
+fn default_via(gateway: IpAddr, metric: u32) -> RouteMessage {
     let address = match gateway {
         IpAddr::V4(ip) => RouteAddress::Inet(ip),
         IpAddr::V6(ip) => RouteAddress::Inet6(ip),
@@ -173,7 +167,7 @@ fn default_via(gateway: IpAddr) -> RouteMessage {
     message.header.protocol = RouteProtocol::Boot;
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unicast;
-    message.attributes = vec![RouteAttribute::Gateway(address)];
+    message.attributes = vec![RouteAttribute::Gateway(address), RouteAttribute::Priority(metric)];
     message
 }
 

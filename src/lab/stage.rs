@@ -142,7 +142,7 @@ impl Stage {
     pub fn remove_machine(&mut self, number: u8) -> Result<(), Trouble> {
         if let Some(member) = self.members.remove(&number) {
             drop(member.agent);
-            self.underlay.remove(member.machine)?;
+            self.underlay.remove(&member.machine)?;
         }
         Ok(())
     }

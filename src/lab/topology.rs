@@ -16,17 +16,26 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::InterfaceFlags;
 use serde_json::{Value, json};
 
 use super::link::Links;
 use super::netns::{Namespace, sysctl};
-use crate::model::addr::{ByFamily, Family, Subnet};
+use crate::model::addr::{ByFamily, Family, Mac, Subnet};
 
 /// A segment's bridge, in the lab's own namespace.
 fn bridge(segment: u8) -> String {
     format!("lab{}", segment.saturating_sub(1))
 }
+
+/// The metric of default routes; each move of a machine makes a better one.
+const METRIC: u32 = 1024;
+
+/// How long a wire may take to carry anything.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which addresses things have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +171,8 @@ pub struct Machine {
     pub pod: Pod,
     /// The segment that it is on.
     pub segment: u8,
+    /// How often it has changed that.
+    pub moves: u32,
 }
 
 /// A pod: a namespace on its machine's bridge.
@@ -185,6 +196,8 @@ impl Underlay {
         links.up("lo")?;
         for segment in 1..=addressing.segments {
             links.bridge(&bridge(segment))?;
+            // Otherwise it is that of some port, and changes as they come and go.
+            links.set_mac(&bridge(segment), mac(segment, 0))?;
             for (ip, len) in addressing.gateway(segment) {
                 links.address(&bridge(segment), ip, len)?;
             }
@@ -220,7 +233,7 @@ impl Underlay {
         self.wire(number, segment, &network)?;
         network.run(|| self.configure(number))??;
         let pod = self.add_pod(number, &network)?;
-        Ok(Machine { number, name: name(number), network, pod, segment })
+        Ok(Machine { number, name: name(number), network, pod, segment, moves: 0 })
     }
 
     /// Lays a wire from a machine to a segment.
@@ -230,7 +243,9 @@ impl Underlay {
             let mut links = Links::open()?;
             links.veth(&port, self.uplink(number, segment), network)?;
             links.enslave(&port, &bridge(segment))
-        })?
+        })??;
+        // The same each time: neighbours remember it.
+        network.run(|| Links::open()?.set_mac(self.uplink(number, segment), mac(segment, number)))?
     }
 
     /// What a machine calls its interface to a segment.
@@ -247,21 +262,17 @@ impl Underlay {
         let (number, addressing) = (machine.number, self.addressing);
         self.wire(number, segment, &machine.network)?;
         let uplink = self.uplink(number, segment);
+        machine.network.run(|| Links::open()?.up(uplink))??;
+        // What a bridge does not forward yet would be lost, the search for neighbours first of all.
+        self.namespace.run(|| until_running(&port(number, segment)))??;
         machine.network.run(|| {
             let mut links = Links::open()?;
-            links.up(uplink)?;
             for (ip, len) in addressing.machine_on(number, segment) {
                 links.address(uplink, ip, len)?;
             }
-            let gateways = addressing.gateway(segment).into_iter().zip(addressing.gateway(machine.segment));
-            for ((new, _), (old, _)) in gateways {
-                // IPv6 would take the second for a path beside the first.
-                if new.is_ipv6() {
-                    links.no_default_route(old)?;
-                }
-                links.default_route(new)?;
-            }
-            Ok(())
+            // The one over the old wire stays as long as the wire does: a VXLAN device is bound to it.
+            let metric = METRIC.saturating_sub(machine.moves + 1);
+            addressing.gateway(segment).iter().try_for_each(|(ip, _)| links.default_route(*ip, metric))
         })?
     }
 
@@ -272,6 +283,7 @@ impl Underlay {
     pub fn cut(&self, machine: &mut Machine, segment: u8) -> io::Result<()> {
         let old = port(machine.number, machine.segment);
         machine.segment = segment;
+        machine.moves += 1;
         self.namespace.run(|| Links::open()?.delete(&old))?
     }
 
@@ -309,15 +321,36 @@ impl Underlay {
     ///
     /// # Errors
     /// As [`Self::build`].
-    pub fn remove(&self, machine: Machine) -> io::Result<()> {
+    pub fn remove(&self, machine: &Machine) -> io::Result<()> {
         let port = port(machine.number, machine.segment);
         self.namespace.run(|| Links::open()?.delete(&port))?
     }
 }
 
+/// The MAC of a machine's interface to a segment; 0 is the router.
+const fn mac(segment: u8, number: u8) -> Mac {
+    Mac([2, 0, 0, 0x17, segment, number])
+}
+
 /// The bridge's end of a machine's wire to a segment.
 fn port(number: u8, segment: u8) -> String {
     if segment == 1 { format!("to-{}", name(number)) } else { format!("to-{}-{segment}", name(number)) }
+}
+
+/// Waits until an interface has a carrier, and everything that depends on it knows.
+fn until_running(name: &str) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        let running =
+            |it: InterfaceAddress| it.interface_name == name && it.flags.contains(InterfaceFlags::IFF_RUNNING);
+        if getifaddrs()?.any(running) {
+            return Ok(());
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err(io::Error::other(format!("{name} has no carrier")));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Lets the calling thread's namespace forward packets, whichever way the answers come back.
@@ -338,7 +371,7 @@ fn plug(links: &mut Links, name: &str, addresses: &[Prefixed], gateways: &[Prefi
     for (ip, len) in addresses {
         links.address(name, *ip, *len)?;
     }
-    gateways.iter().try_for_each(|(ip, _)| links.default_route(*ip))
+    gateways.iter().try_for_each(|(ip, _)| links.default_route(*ip, METRIC))
 }
 
 #[cfg(test)]

@@ -179,10 +179,11 @@ impl Tour<'_> {
                 let traffic = Traffic { through: (1, 2), beside, v6 };
                 let what = if v6 { format!("{what}, IPv6") } else { what.to_owned() };
                 let scene = heal::measure(self.stage, &what, traffic, None, |stage| stage.move_machine(2, segment))?;
-                if scene.through.lost > 0 {
-                    return Err(Trouble::Unproven(format!("`{what}` cost {} pings", scene.through.lost)));
-                }
+                let lost = scene.through.lost;
                 self.tell(scene);
+                if lost > 0 {
+                    return Err(Trouble::Unproven(format!("`{what}` cost {lost} pings")));
+                }
                 self.ways()?;
             }
         }

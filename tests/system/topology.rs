@@ -60,7 +60,7 @@ fn a_machine_that_is_removed_is_gone() {
     let (underlay, _first, second) = two(false);
     let links = || json("ip -j link show type veth").len();
     assert_eq!(links(), 2);
-    underlay.remove(second).expect("to remove");
+    underlay.remove(&second).expect("to remove");
     assert_eq!(links(), 1);
     let again = underlay.add(2).expect("the same number again");
     assert!(pings(&again.network, underlay.address()));
