@@ -1,133 +1,39 @@
 //! Our own annotations: written once the device can receive, and again when somebody edits them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use kube::Client;
-use tokio::sync::watch;
-use tracing::{info, warn};
-
-use super::clock::jitter;
+use super::upkeep::{Wanted, Wish};
 use crate::cluster::annotations::Keys;
-use crate::cluster::announce::{Patch, Vtep, decide, send};
+use crate::cluster::announce::{Vtep, decide};
 use crate::model::addr::ByFamily;
-use crate::model::node::Snapshot;
+use crate::model::node::OwnNode;
 use crate::reconcile::Report;
 
-/// How long the API server may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The first wait after a failure; it doubles.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// The longest wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// The longest wait that a server can ask for.
-const LONGEST_ASKED: Duration = Duration::from_secs(120);
-/// What was written takes a moment to come back through the watch; until then our Node still looks
-/// as if nothing had been. The longest wait for that.
-const ECHO: Duration = Duration::from_secs(2);
-/// The same patch is sent so often as soon as it is due. Beyond that somebody disagrees, most likely
-/// another agent under our name, and every agent of the cluster hears of each round: the wait doubles.
-const PEACEFUL: u32 = 5;
-/// What was sent longer ago is forgotten.
-const SETTLED: Duration = Duration::from_secs(120);
-
-/// What the announcer did.
-#[derive(Debug, Default)]
-pub struct AnnounceCounters {
-    /// Patches that the API server took.
-    pub sent: AtomicU64,
-    /// Patches that failed.
-    pub failed: AtomicU64,
-}
-
-/// Keeps our annotations as they should be.
-pub struct Announcer {
-    /// To the API server.
-    pub client: Client,
+/// Our annotations, as they should be.
+pub struct Announcement {
     /// The annotations' names.
     pub keys: Keys,
-    /// Our Node, as the watch sees it.
-    pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// The device, as the reconciler sees it.
-    pub reports: watch::Receiver<Option<Arc<Report>>>,
-    /// For metrics.
-    pub counters: Arc<AnnounceCounters>,
+    /// Whether our Node, as last seen, says what it should. An API server that is away later changes
+    /// nothing about that.
+    pub in_place: Arc<AtomicBool>,
 }
 
-impl Announcer {
-    /// Runs until either source is gone.
-    pub async fn run(mut self) {
-        let mut waits = Waits::default();
-        loop {
-            let Some((node, vteps, patch)) = self.decide() else {
-                tokio::select! {
-                    changed = self.snapshots.changed() => if changed.is_err() { return },
-                    changed = self.reports.changed() => if changed.is_err() { return },
-                }
-                continue;
-            };
-            match self.announce(&node, &patch, &mut waits).await {
-                // No echo in time is as good as one: the next decision is made from what is there.
-                Next::Echo => match tokio::time::timeout(ECHO, self.echo(&vteps)).await {
-                    Ok(true) | Err(_) => {}
-                    Ok(false) => return,
-                },
-                Next::Pause(pause) => tokio::time::sleep(pause).await,
-            }
+impl Wish for Announcement {
+    const DONE: &str = "announced";
+    const RIVAL: &str = "an agent on another machine with the same --node-name?";
+    const FAILED: (&str, &str) = ("cannot write our annotations", "peers keep what they know of us");
+
+    fn wanted(&self, report: &Report, own: &OwnNode) -> Option<Wanted> {
+        let vteps = vteps(report);
+        let patch = decide(&self.keys, &vteps, own);
+        // Without a device there is nothing to say, and nothing that could be wrong.
+        if vteps.v4.is_some() || vteps.v6.is_some() {
+            self.in_place.store(patch.is_none(), Ordering::Relaxed);
         }
-    }
-
-    /// Waits until our Node, as the watch sees it, says what was written. False if the watch is gone.
-    async fn echo(&mut self, vteps: &ByFamily<Option<Vtep>>) -> bool {
-        let says = |snapshot: &Arc<Snapshot>| {
-            snapshot.own.as_ref().is_some_and(|own| decide(&self.keys, vteps, own).is_none())
-        };
-        self.snapshots.wait_for(says).await.is_ok()
-    }
-
-    /// Sends a patch. Returns what to wait for before the next.
-    async fn announce(&self, node: &str, patch: &Patch, waits: &mut Waits) -> Next {
+        let patch = patch?;
         let written: Vec<String> = patch.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let written = written.join(" ");
-        match send(&self.client, node, patch, PATIENCE).await {
-            Ok(()) => {
-                self.counters.sent.fetch_add(1, Ordering::Relaxed);
-                let wait = waits.sent(&written, Instant::now());
-                if wait > ECHO {
-                    warn!(
-                        node,
-                        "announced {written}; somebody keeps writing something else there (an agent on another machine \
-                         with the same --node-name?), next in {} s at the soonest",
-                        wait.as_secs()
-                    );
-                    Next::Pause(wait)
-                } else {
-                    info!(node, "announced {written}");
-                    Next::Echo
-                }
-            }
-            Err(problem) => {
-                self.counters.failed.fetch_add(1, Ordering::Relaxed);
-                let wait = waits.failed(problem.retry_after());
-                warn!(
-                    node,
-                    "cannot write our annotations: {problem}; peers keep what they know of us, next try in {:.1} s",
-                    wait.as_secs_f32()
-                );
-                Next::Pause(wait)
-            }
-        }
-    }
-
-    /// What has to be written, if anything.
-    fn decide(&mut self) -> Option<(String, ByFamily<Option<Vtep>>, Patch)> {
-        let snapshot = self.snapshots.borrow_and_update().clone();
-        let own = snapshot.own.as_ref()?;
-        let report = self.reports.borrow_and_update().clone()?;
-        let vteps = vteps(&report);
-        let patch = decide(&self.keys, &vteps, own)?;
-        Some((own.name.to_string(), vteps, patch))
+        Some(Wanted { body: patch.body(), text: written.join(" ") })
     }
 }
 
@@ -143,75 +49,4 @@ fn vteps(report: &Report) -> ByFamily<Option<Vtep>> {
         let device = family.device.as_ref()?;
         Some(Vtep { vni: device.vni, mac: device.mac, public_ip: family.public_ip? })
     })
-}
-
-/// What comes before the next patch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// What was written comes back through the watch.
-    Echo,
-    /// This long: the patch failed, or somebody else keeps writing.
-    Pause(Duration),
-}
-
-/// How long to wait between patches.
-#[derive(Debug, Default)]
-struct Waits {
-    failures: u32,
-    sent: Vec<(Instant, String)>,
-}
-
-impl Waits {
-    /// A patch was taken that wrote this.
-    fn sent(&mut self, written: &str, now: Instant) -> Duration {
-        self.failures = 0;
-        // One that differs in its spelling alone says the same.
-        let written = written.replace(' ', "");
-        self.sent.retain(|(at, _)| now.duration_since(*at) < SETTLED);
-        let before = self.sent.iter().filter(|(_, sent)| *sent == written).count();
-        self.sent.push((now, written));
-        doubled(ECHO, u32::try_from(before + 1).unwrap_or(u32::MAX).saturating_sub(PEACEFUL))
-    }
-
-    /// A patch was not taken; `asked` is how long the server wants to be left alone.
-    fn failed(&mut self, asked: Option<Duration>) -> Duration {
-        let wait = doubled(FIRST_WAIT, self.failures);
-        self.failures = self.failures.saturating_add(1);
-        // The agents of a cluster do not come back in step.
-        wait.mul_f64(1.0 - jitter() / 2.0).max(asked.unwrap_or_default().min(LONGEST_ASKED))
-    }
-}
-
-fn doubled(first: Duration, times: u32) -> Duration {
-    first.saturating_mul(1 << times.min(16)).min(LONGEST_WAIT)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failing_api_server_is_asked_less_and_less_often_and_its_own_wish_is_met() {
-        let mut waits = Waits::default();
-        let all: Vec<Duration> = (0..9).map(|_| waits.failed(None)).collect();
-        assert!(all[0] <= FIRST_WAIT && all[8] >= LONGEST_WAIT / 2 && all[8] <= LONGEST_WAIT, "{all:?}");
-        assert_eq!(waits.failed(Some(Duration::from_secs(77))), Duration::from_secs(77));
-        waits.sent("a=b", Instant::now());
-        assert!(waits.failed(None) <= FIRST_WAIT);
-    }
-
-    #[test]
-    fn a_fight_over_our_annotations_slows_down_and_is_forgotten_when_they_have_stood() {
-        let (mut waits, start) = (Waits::default(), Instant::now());
-        let spellings = ["a=1 b=2", "a=1  b=2"].into_iter().cycle();
-        let all: Vec<u64> = spellings.take(10).map(|text| waits.sent(text, start).as_secs()).collect();
-        assert_eq!(all, [2, 2, 2, 2, 2, 4, 8, 16, 30, 30]);
-        assert_eq!(waits.sent("a=1 b=2", start + SETTLED), ECHO);
-    }
-
-    #[test]
-    fn news_of_ourselves_is_no_fight() {
-        let (mut waits, start) = (Waits::default(), Instant::now());
-        assert!((0..50).all(|n| waits.sent(&format!("a={n}"), start) == ECHO));
-    }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use k8s_openapi::jiff::Timestamp;
 
 /// A clock that starts at zero and never goes back.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +22,12 @@ impl Clock {
     pub fn now(&self) -> Duration {
         self.started.elapsed()
     }
+}
+
+/// Now, as the API writes moments (RFC 3339, UTC, whole seconds).
+pub fn timestamp() -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Timestamp::from_second(i64::try_from(seconds).unwrap_or(0)).unwrap_or_default().to_string()
 }
 
 /// A number in 0..1 that differs between processes and calls: spreads timers, nothing else.

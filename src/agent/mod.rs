@@ -1,7 +1,7 @@
 //! The running agent: the loops, and the only place that reads a clock.
 //!
 //! ```text
-//! watch task ──Snapshot──► reconciler thread ──Report──► announcer (annotations)
+//! watch task ──Snapshot──► reconciler thread ──Report──► upkeep of our Node: annotations, condition
 //!                              ▲      │                  subnet.env keeper
 //!                        netlink events                  status server
 //! ```
@@ -12,25 +12,30 @@
 pub mod announcer;
 pub mod clock;
 pub mod cni_file;
+pub mod condition;
 mod counted;
 pub mod reconciler;
 pub mod subnet_file;
+pub mod upkeep;
 pub mod view;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tracing::info;
 
-use self::announcer::Announcer;
+use self::announcer::Announcement;
 use self::clock::Clock;
 use self::cni_file::CniFile;
+use self::condition::NetworkCondition;
 use self::counted::CountedNetlink;
 use self::reconciler::Reconciler;
 use self::subnet_file::SubnetFile;
+use self::upkeep::{Upkeep, UpkeepCounters, Wish};
 use self::view::{Sources, Sums};
 use crate::cluster::annotations::Keys;
 use crate::cluster::client::{ClientOptions, connect};
@@ -54,17 +59,31 @@ pub fn run(config: RunConfig) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("starting the async runtime: {error}"))?;
-    runtime.block_on(supervise(config))
+    let ended = runtime.block_on(until_told(config));
+    // A name that is being looked up, on a thread of its own, may take for ever: nobody waits for it.
+    runtime.shutdown_background();
+    ended
+}
+
+/// The agent's life. A signal ends it wherever it is: also while it starts, and while a request hangs.
+async fn until_told(config: RunConfig) -> Result<(), String> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("listening for SIGTERM: {error}"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| format!("listening for SIGINT: {error}"))?;
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: weft stops; the tables stay as they are"),
+        _ = interrupt.recv() => info!("SIGINT: weft stops; the tables stay as they are"),
+        ended = supervise(config) => return ended,
+    }
+    Ok(())
 }
 
 async fn supervise(config: RunConfig) -> Result<(), String> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("listening for SIGTERM: {error}"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| format!("listening for SIGINT: {error}"))?;
     let listener = match config.health {
         Some(address) => Some(status::http::bind(address).await?),
         None => None,
     };
-    let Parts { watcher, handle, reconciler, announcer, subnet_file, cni_file, sources } = assemble(&config).await?;
+    let Parts { watcher, handle, reconciler, announcer, condition, subnet_file, cni_file, sources } =
+        assemble(&config).await?;
     let (waker, dead) = start_reconciler(reconciler, sources.sums.clone()).await?;
     let http = async {
         match listener {
@@ -78,15 +97,20 @@ async fn supervise(config: RunConfig) -> Result<(), String> {
             None => std::future::pending().await,
         }
     };
+    let condition = async {
+        match condition {
+            Some(condition) => condition.run().await,
+            None => std::future::pending().await,
+        }
+    };
     info!(version = env!("CARGO_PKG_VERSION"), node = &*config.node_name, "weft runs");
     tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM: weft stops; the tables stay as they are"),
-        _ = interrupt.recv() => info!("SIGINT: weft stops; the tables stay as they are"),
         _ = dead => return Err("the reconciler has died; see the log above".to_owned()),
         never = watcher.run() => match never {},
         never = http => match never {},
         () = wake_on_change(handle, waker) => {}
         () = announcer.run() => {}
+        () = condition => {}
         () = subnet_file.run() => {}
         () = cni => {}
     }
@@ -98,10 +122,11 @@ struct Parts {
     watcher: Watcher,
     handle: Handle,
     reconciler: Reconciler,
-    announcer: Announcer,
+    announcer: Upkeep<Announcement>,
+    condition: Option<Upkeep<NetworkCondition>>,
     subnet_file: SubnetFile,
     cni_file: Option<CniFile>,
-    sources: Sources,
+    sources: Arc<Sources>,
 }
 
 /// Makes every loop and ties them together.
@@ -115,7 +140,7 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
     let since_start: crate::cluster::watch::Clock = Arc::new(move || clock.now());
     let (watcher, handle) = Watcher::new(client.clone(), keys.clone(), view, Timing::default(), since_start);
     let (reports, reported) = watch::channel(None);
-    let sources = Sources {
+    let sources = Arc::new(Sources {
         identity: Arc::new(identity(config)),
         clock,
         reports: reported.clone(),
@@ -123,9 +148,11 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         sums: Arc::default(),
         heartbeat: Arc::default(),
         announced: Arc::default(),
+        announcement_in_place: Arc::default(),
+        condition: config.set_condition.then(Arc::default),
         subnet_file: Arc::default(),
         cni: config.cni.as_ref().map(|cni| Arc::new(Mutex::new(CniFile::unwritten(&cni.dir, cni.form)))),
-    };
+    });
     let reconciler = Reconciler {
         settings: config.settings.clone(),
         resync: config.resync,
@@ -136,13 +163,13 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         heartbeat: sources.heartbeat.clone(),
         stop: Arc::new(AtomicBool::new(false)),
     };
-    let announcer = Announcer {
-        client,
-        keys,
-        snapshots: handle.snapshots(),
-        reports: reported.clone(),
-        counters: sources.announced.clone(),
-    };
+    let announcement = Announcement { keys, in_place: sources.announcement_in_place.clone() };
+    let announcer = upkeep(&client, &sources, sources.announced.clone(), announcement);
+    let condition = sources.condition.clone().map(|counters| {
+        let (own, sources) = (&sources, sources.clone());
+        let ready = Arc::new(move || status::health::ready(&sources.view()).is_ok());
+        upkeep(&client, own, counters, NetworkCondition { ready })
+    });
     let subnet_file = SubnetFile {
         path: config.subnet_file.clone(),
         overlay: config.settings.overlay.clone(),
@@ -150,7 +177,7 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         counters: sources.subnet_file.clone(),
     };
     let cni_file = cni_keeper(config, reported, &sources);
-    Ok(Parts { watcher, handle, reconciler, announcer, subnet_file, cni_file, sources })
+    Ok(Parts { watcher, handle, reconciler, announcer, condition, subnet_file, cni_file, sources })
 }
 
 /// The keeper of the CNI configuration, if weft is to keep one.
@@ -164,6 +191,18 @@ fn cni_keeper(config: &RunConfig, reports: watch::Receiver<Option<Arc<Report>>>,
         reports,
         shown,
     })
+}
+
+/// A loop that keeps what our Node says.
+fn upkeep<W: Wish>(client: &Client, sources: &Sources, counters: Arc<UpkeepCounters>, wish: W) -> Upkeep<W> {
+    Upkeep {
+        client: client.clone(),
+        snapshots: sources.watcher.snapshots(),
+        reports: sources.reports.clone(),
+        counters,
+        clock: sources.clock,
+        wish,
+    }
 }
 
 /// Starts the reconciler's thread, with sockets of its own in this network namespace. Returns what

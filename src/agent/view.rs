@@ -1,15 +1,15 @@
 //! Gathers what the status server shows.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::announcer::AnnounceCounters;
 use super::clock::Clock;
 use super::reconciler::Heartbeat;
 use super::subnet_file::SubnetFileCounters;
+use super::upkeep::UpkeepCounters;
 use crate::cluster::node::complaints;
 use crate::cluster::problem::Class;
 use crate::cluster::watch::Handle;
@@ -45,7 +45,11 @@ pub struct Sources {
     /// The reconciler's loop.
     pub heartbeat: Arc<Heartbeat>,
     /// The announcer's.
-    pub announced: Arc<AnnounceCounters>,
+    pub announced: Arc<UpkeepCounters>,
+    /// Whether our Node, as last seen, has our annotations.
+    pub announcement_in_place: Arc<AtomicBool>,
+    /// The condition's keeper's, if there is one.
+    pub condition: Option<Arc<UpkeepCounters>>,
     /// The CNI configuration's keeper's, if there is one.
     pub cni: Option<Arc<Mutex<Cni>>>,
     /// The file keeper's.
@@ -60,6 +64,9 @@ impl Sources {
             // A thread that panicked while it held this left nothing worse than a missed sum.
             let sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
             (sums.totals.clone(), sums.netlink)
+        };
+        let condition = |counter: fn(&UpkeepCounters) -> &AtomicU64| {
+            self.condition.as_deref().map_or(0, |counters| counter(counters).load(Ordering::Relaxed))
         };
         let own = self.watcher.snapshots().borrow().own.clone();
         View {
@@ -80,6 +87,8 @@ impl Sources {
                 socket_errors: netlink.socket_errors,
             },
             announcements: Announcements {
+                conditions_sent: condition(|of| &of.sent),
+                conditions_failed: condition(|of| &of.failed),
                 sent: self.announced.sent.load(Ordering::Relaxed),
                 failed: self.announced.failed.load(Ordering::Relaxed),
                 subnet_env_written: self.subnet_file.written.load(Ordering::Relaxed),
@@ -104,7 +113,10 @@ impl Sources {
             CniState::NotYet => Some(format!("{} is not written yet; without it no pod starts here", cni.file)),
             CniState::Failed(problem) => Some(problem),
         });
-        subnet_file.into_iter().chain(cni).collect()
+        let unsaid = !self.announcement_in_place.load(Ordering::Relaxed);
+        let announcement =
+            unsaid.then(|| "our annotations are not on our Node yet; peers do not send to us".to_owned());
+        subnet_file.into_iter().chain(cni).chain(announcement).collect()
     }
 
     fn cni(&self) -> Option<Cni> {

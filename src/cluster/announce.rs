@@ -86,9 +86,9 @@ pub fn decide(keys: &Keys, vteps: &ByFamily<Option<Vtep>>, own: &OwnNode) -> Opt
     (!annotations.is_empty()).then_some(Patch { annotations })
 }
 
-/// Sends a patch. The caller decides anew and tries again if it fails.
-pub async fn send(client: &Client, node: &str, patch: &Patch, patience: Duration) -> Result<(), Problem> {
-    NodesApi::new(client.clone(), patience).patch_status(node, patch.body()).await
+/// Sends the body of a patch of our Node's status. The caller decides anew and tries again if it fails.
+pub async fn send(client: &Client, node: &str, patch: Vec<u8>, patience: Duration) -> Result<(), Problem> {
+    NodesApi::new(client.clone(), patience).patch_status(node, patch).await
 }
 
 /// Whether the Node says this of our VTEP, in either spelling.

@@ -14,6 +14,7 @@ pub mod announce;
 mod api;
 mod backoff;
 pub mod client;
+pub mod condition;
 pub mod counters;
 pub mod event;
 mod json;

@@ -48,6 +48,7 @@ pub fn own(name: NodeName, node: &SlimNode<'_>) -> OwnNode {
         overwrite: ByFamily::from_fn(|family| ip(family, keys::public_ip_overwrite(family))),
         node_public_ip: ByFamily::from_fn(|family| ip(family, keys::node_public_ip(family))),
         annotations: own_annotations(node),
+        network_unavailable: node.status.network_unavailable(),
     }
 }
 

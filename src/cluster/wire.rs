@@ -2,6 +2,7 @@
 //! is and whatever shape it has.
 
 use super::annotations::{Keys, shorten};
+use super::condition::Status;
 use super::json::{self, Fill};
 
 /// No more pod CIDRs than this are kept of a Node; two are allowed.
@@ -23,6 +24,8 @@ pub struct SlimNode<'k> {
     pub meta: Meta<'k>,
     /// `spec`.
     pub spec: Spec,
+    /// `status`, one condition of it.
+    pub status: Status,
 }
 
 /// `metadata` of a Node. What is missing is empty.
@@ -83,7 +86,7 @@ impl<'k> SlimNode<'k> {
             created: String::new(),
             annotations,
         };
-        Self { meta, spec: Spec::default() }
+        Self { meta, spec: Spec::default(), status: Status::default() }
     }
 
     /// Reads one Node object.
@@ -107,6 +110,7 @@ impl Fill for SlimNode<'_> {
         match key {
             "metadata" => Some(&mut self.meta),
             "spec" => Some(&mut self.spec),
+            "status" => Some(&mut self.status),
             _ => None,
         }
     }

@@ -161,7 +161,6 @@ const IGNORED: &[Ignored] = &[
     option("iptables-resync", FILTER),
     switch("iptables-forward-rules", FILTER),
     switch("ip-blackhole-route", "this version of weft makes no blackhole route for its own pod CIDR"),
-    switch("set-node-network-unavailable", "this version of weft does not touch the NetworkUnavailable condition"),
     option("subnet-lease-renew-margin", ETCD),
     option("etcd-endpoints", ETCD),
     option("etcd-prefix", ETCD),

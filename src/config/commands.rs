@@ -54,6 +54,8 @@ pub struct RunConfig {
     pub subnet_file: PathBuf,
     /// The CNI network configuration to keep; `None` if that is somebody else's business.
     pub cni: Option<CniConfig>,
+    /// `--set-node-network-unavailable`: keep the condition `NetworkUnavailable` at `False`.
+    pub set_condition: bool,
     /// Where the HTTP server listens; `None` if it is off.
     pub health: Option<SocketAddr>,
     /// The period of the slow timer, before jitter.
@@ -179,6 +181,7 @@ fn run(args: RunArgs, notices: Vec<String>) -> Result<RunConfig, ConfigError> {
         settings,
         subnet_file: args.subnet_file,
         cni: cni(args.cni_conf, args.cni_conf_dir),
+        set_condition: args.set_node_network_unavailable,
         health: (args.healthz_port != 0).then(|| SocketAddr::new(args.healthz_ip, args.healthz_port)),
         resync: args.resync_period,
         log: args.log.into(),

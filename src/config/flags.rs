@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use http::Uri;
 use regex_lite::Regex;
 
@@ -156,6 +156,11 @@ pub struct RunArgs {
     /// Directory that the container runtime reads it from
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     pub cni_conf_dir: PathBuf,
+
+    /// Set the Node's condition NetworkUnavailable to False once the overlay is in place
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true",
+          default_missing_value = "true", action = ArgAction::Set, value_parser = values::boolean)]
+    pub set_node_network_unavailable: bool,
 
     /// Address of the HTTP server for /healthz, /readyz, /metrics and /state
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]

@@ -50,6 +50,15 @@ pub fn interface(text: &str) -> Parsed<String> {
     Err("an interface's name (at most 15 bytes) or one of its addresses is expected".to_owned())
 }
 
+/// A boolean in any of Go's spellings (`strconv.ParseBool`).
+pub fn boolean(text: &str) -> Parsed<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("allowed is true or false".to_owned()),
+    }
+}
+
 /// A regular expression, not anchored.
 pub fn regex(text: &str) -> Parsed<Regex> {
     Regex::new(text).map_err(|error| format!("not a regular expression: {error}"))

@@ -121,6 +121,17 @@ impl Unusable {
     }
 }
 
+/// A condition of our Node, as much of it as matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// `True`, `False` or `Unknown`.
+    pub status: Box<str>,
+    /// One word.
+    pub reason: Box<str>,
+    /// A sentence.
+    pub message: Box<str>,
+}
+
 /// Our own Node, as much as the agent needs to take part and to announce itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnNode {
@@ -138,6 +149,8 @@ pub struct OwnNode {
     pub node_public_ip: ByFamily<Option<IpAddr>>,
     /// The annotations under our prefix, without it, as they stand.
     pub annotations: BTreeMap<Box<str>, Box<str>>,
+    /// Its condition `NetworkUnavailable`, if it has one.
+    pub network_unavailable: Option<Condition>,
 }
 
 /// Every node that the API server has, at one moment.

@@ -53,6 +53,7 @@ impl World {
             overwrite: ByFamily::default(),
             node_public_ip: ByFamily::default(),
             annotations: std::collections::BTreeMap::new(),
+            network_unavailable: None,
         }));
         (1..=count).for_each(|n| world.put(peer(n)));
         world

@@ -49,6 +49,10 @@ pub struct Announcements {
     pub sent: u64,
     /// Patches that failed.
     pub failed: u64,
+    /// Patches of our Node's condition that the API server accepted.
+    pub conditions_sent: u64,
+    /// Patches of it that failed.
+    pub conditions_failed: u64,
     /// Times that `subnet.env` was written.
     pub subnet_env_written: u64,
     /// Times that it could not be written.

@@ -248,6 +248,16 @@ fn api(view: &View, out: &mut Writer<'_>) -> fmt::Result {
     let announcements = &view.announcements;
     out.counter("weft_announcements", "Patches of our annotations that were accepted", announcements.sent)?;
     out.counter("weft_announcement_failures", "Patches of our annotations that failed", announcements.failed)?;
+    out.counter(
+        "weft_condition_patches",
+        "Patches of our Node's condition that were accepted",
+        announcements.conditions_sent,
+    )?;
+    out.counter(
+        "weft_condition_failures",
+        "Patches of our Node's condition that failed",
+        announcements.conditions_failed,
+    )?;
     out.counter("weft_subnet_env_writes", "Times that subnet.env was written", announcements.subnet_env_written)?;
     out.counter(
         "weft_subnet_env_failures",

@@ -63,6 +63,7 @@ impl Cluster {
             overwrite: ByFamily::default(),
             node_public_ip: ByFamily::default(),
             annotations: BTreeMap::new(),
+            network_unavailable: None,
         };
         let empty =
             Snapshot { own: Some(Arc::new(own)), complete: true, lists: 1, generation: 1, ..Snapshot::default() };

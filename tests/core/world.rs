@@ -125,6 +125,7 @@ pub(crate) fn own() -> OwnNode {
         overwrite: ByFamily::default(),
         node_public_ip: ByFamily::default(),
         annotations: std::collections::BTreeMap::new(),
+        network_unavailable: None,
     }
 }
 

@@ -46,6 +46,7 @@ impl World {
             overwrite: ByFamily::default(),
             node_public_ip: ByFamily::default(),
             annotations: [("backend-type".into(), "vxlan".into())].into(),
+            network_unavailable: None,
         };
         Self {
             kernel: FakeKernel::new(net),
@@ -143,7 +144,14 @@ impl World {
                 failing_since: None,
             },
             netlink: Netlink { batches: 3, messages: 12, overruns: 1, ..Netlink::default() },
-            announcements: Announcements { sent: 1, failed: 0, subnet_env_written: 1, subnet_env_failed: 0 },
+            announcements: Announcements {
+                sent: 1,
+                failed: 0,
+                conditions_sent: 1,
+                conditions_failed: 0,
+                subnet_env_written: 1,
+                subnet_env_failed: 0,
+            },
             cni: Some(Cni {
                 file: "/etc/cni/net.d/10-weft.conflist".into(),
                 form: "standard",

@@ -89,3 +89,9 @@ pub(crate) fn backend_data(vni: u32, mac: &str) -> String {
 pub(crate) fn annotation<'a>(node: &'a Value, key: &str) -> Option<&'a str> {
     node["metadata"]["annotations"][format!("{PREFIX}/{key}")].as_str()
 }
+
+/// The condition `NetworkUnavailable` of a Node.
+pub(crate) fn network_unavailable(node: &Value) -> Option<Value> {
+    let conditions = node["status"]["conditions"].as_array()?;
+    conditions.iter().find(|condition| condition["type"] == "NetworkUnavailable").cloned()
+}

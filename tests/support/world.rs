@@ -86,6 +86,11 @@ impl World {
         within(Duration::from_secs(10), "the Node announces us", || {
             self.own_annotation("public-ip").is_some().then_some(()).ok_or_else(|| self.api.node(OWN))
         });
+        // The last that is written there.
+        within(Duration::from_secs(10), "the Node has its condition", || {
+            let condition = self.api.node(OWN).as_ref().and_then(cluster::network_unavailable);
+            condition.is_some().then_some(()).ok_or_else(|| self.api.node(OWN))
+        });
         // The kernel takes its time over a new IPv6 address (`addrconf_dad_work`): it announces it, and makes its
         // local route, only then. A test that listens for what weft writes should not hear of that.
         within(Duration::from_secs(10), "our IPv6 address has its local route", || {

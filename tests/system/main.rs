@@ -11,6 +11,7 @@ mod adoption;
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod agent;
 mod api_away;
+mod citizen;
 #[path = "../support/cluster.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod cluster;
@@ -56,6 +57,7 @@ fn main() -> std::process::ExitCode {
         garbage::all(),
         own_node::all(),
         api_away::all(),
+        citizen::all(),
         heal::all(),
         restart::all(),
         cni::all(),

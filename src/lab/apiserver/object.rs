@@ -1,18 +1,11 @@
 //! What the server itself puts into objects, and what it refuses in them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::route::{Resource, Version};
 use super::status::Failure;
 
-/// Now, as `creationTimestamp` has it.
-pub(super) fn now() -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Timestamp::from_second(i64::try_from(seconds).unwrap_or(0)).unwrap_or_default().to_string()
-}
+pub(super) use crate::agent::clock::timestamp as now;
 
 /// A new random UUID; the kernel makes them.
 pub(super) fn uid() -> String {

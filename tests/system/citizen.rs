@@ -1,0 +1,175 @@
+//! What the agent tells Kubernetes of its node beside its annotations, and how it ends.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use weft::lab::apiserver::{Action, Verb};
+
+use crate::cluster::{OWN, bare, network_unavailable};
+use crate::stage::{SOON, difference, kernel, port, rows_of};
+use crate::world::{World, within};
+
+crate::tests![
+    the_condition_follows_readiness_and_is_kept,
+    a_condition_that_the_api_server_does_not_take_is_tried_again,
+    who_keeps_setting_the_condition_is_answered_ever_more_rarely,
+    turned_off_the_condition_is_left_alone,
+    an_api_server_away_later_makes_no_node_unready,
+    sigterm_ends_at_once_whatever_hangs,
+];
+
+const PEERS: u32 = 8;
+
+fn condition(world: &World) -> Option<Value> {
+    network_unavailable(&world.api.node(OWN)?)
+}
+
+fn until_condition(world: &World, status: &str) -> Value {
+    within(SOON, "the condition", || match condition(world) {
+        Some(is) if is["status"] == status && is["reason"] == "WeftIsUp" => Ok(is),
+        other => Err(other),
+    })
+}
+
+/// As a cloud controller manager does it.
+fn set_condition(world: &World, to: Option<Value>) {
+    let mut node = world.api.node(OWN).expect("our Node");
+    let conditions = node["status"]["conditions"].as_array_mut().expect("conditions");
+    conditions.retain(|condition| condition["type"] != "NetworkUnavailable");
+    conditions.extend(to);
+    world.api.put_node(node);
+}
+
+fn unavailable() -> Value {
+    json!({ "type": "NetworkUnavailable", "status": "True", "reason": "NoRouteCreated", "message": "no route",
+            "lastTransitionTime": "2020-01-01T00:00:00Z", "lastHeartbeatTime": "2020-01-01T00:00:00Z" })
+}
+
+fn the_condition_follows_readiness_and_is_kept() {
+    let mut world = World::with_peers(PEERS);
+    set_condition(&world, Some(unavailable()));
+    // Without its pod CIDR the node cannot be ready.
+    world.api.patch_node(OWN, json!({ "spec": { "podCIDR": null, "podCIDRs": null } }));
+    world.spawn();
+    within(SOON, "weft waits", || {
+        let log = world.agent().log();
+        log.iter().any(|line| line.contains("has no ipv4 pod CIDR yet")).then_some(()).ok_or(log)
+    });
+    assert_eq!(condition(&world), Some(unavailable()), "nothing is said before the node is ready");
+    world.api.patch_node(OWN, json!({ "spec": bare(0)["spec"] }));
+    let set = until_condition(&world, "False");
+    assert_eq!(world.agent().readyz(), Some(200));
+    difference(&kernel(), &rows_of(1..=PEERS)).expect("every row is there before the condition");
+    for time in ["lastTransitionTime", "lastHeartbeatTime"] {
+        assert!(set[time].as_str().is_some_and(|text| text > "2026" && text.ends_with('Z')), "{set}");
+    }
+    let node = world.api.node(OWN).expect("our Node");
+    let ready = node["status"]["conditions"].as_array().expect("conditions").iter().any(|it| it["type"] == "Ready");
+    assert!(ready, "other people's conditions are theirs: {node:#}");
+    // Somebody sets it, or takes it away.
+    for other in [Some(unavailable()), None] {
+        set_condition(&world, other);
+        until_condition(&world, "False");
+    }
+    // flanneld says the same in other words: the moment of the transition stays.
+    let flannels = json!({ "type": "NetworkUnavailable", "status": "False", "reason": "FlannelIsUp",
+        "message": "Flannel is running on this node", "lastTransitionTime": "2020-01-01T00:00:00Z" });
+    set_condition(&world, Some(flannels));
+    assert_eq!(until_condition(&world, "False")["lastTransitionTime"], "2020-01-01T00:00:00Z");
+    // Then it stands, and costs nothing.
+    world.api.clear_log();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(world.api.count(Verb::Patch), 0);
+    assert_eq!(world.agent().metrics().count("weft_condition_patches_total", &[]), 4);
+}
+
+fn a_condition_that_the_api_server_does_not_take_is_tried_again() {
+    let mut world = World::with_peers(1);
+    world.start();
+    for action in [
+        Action::Refuse { code: 500, retry_after: None },
+        Action::Refuse { code: 429, retry_after: Some(1) },
+        Action::Refuse { code: 409, retry_after: None },
+        Action::Drop,
+        Action::Truncate,
+    ] {
+        world.api.inject(&[Verb::Patch], action.clone(), Some(2));
+        let fired = world.api.faults_fired();
+        set_condition(&world, Some(unavailable()));
+        until_condition(&world, "False");
+        assert!(world.api.faults_fired() > fired, "{action:?} never came");
+        world.api.clear_faults();
+        assert_eq!(world.agent().readyz(), Some(200), "a node is no worse for it");
+    }
+    assert!(world.agent().metrics().count("weft_condition_failures_total", &[]) >= 5);
+}
+
+fn who_keeps_setting_the_condition_is_answered_ever_more_rarely() {
+    let mut world = World::with_peers(1);
+    world.start();
+    world.api.clear_log();
+    let end = Instant::now() + Duration::from_secs(16);
+    while Instant::now() < end {
+        if condition(&world).is_some_and(|is| is["status"] == "False") {
+            set_condition(&world, Some(unavailable()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let patches = world.api.count(Verb::Patch);
+    assert!((3..=10).contains(&patches), "{patches} patches in 16 s");
+}
+
+fn turned_off_the_condition_is_left_alone() {
+    let mut world = World::with_peers(1);
+    set_condition(&world, Some(unavailable()));
+    world.arguments = vec!["--set-node-network-unavailable=false".to_owned()];
+    world.spawn().until_ready();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(condition(&world), Some(unavailable()));
+}
+
+fn an_api_server_away_later_makes_no_node_unready() {
+    let mut world = World::with_peers(1);
+    world.api.inject(&[Verb::Patch], Action::Refuse { code: 403, retry_after: None }, None);
+    world.spawn();
+    within(SOON, "nobody knows of us", || {
+        world.agent().readyz().ok_or_else(|| "no server yet".to_owned())?;
+        let answer = crate::http::get("127.0.0.1:8081".parse().expect("an address"), "/readyz");
+        let body = String::from_utf8(answer.body).expect("text");
+        let so = answer.status == 503 && body.starts_with("our annotations are not on our Node yet");
+        if so { Ok(()) } else { Err(body) }
+    });
+    assert_eq!(condition(&world), None);
+    world.api.clear_faults();
+    world.agent().until_ready();
+    world.api.stop();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(world.agent().readyz(), Some(200));
+    world.api.resume(port()).expect("to serve again");
+}
+
+fn sigterm_ends_at_once_whatever_hangs() {
+    let mut world = World::with_peers(PEERS);
+    let ends = |world: &mut World, what: &str| {
+        let agent = world.take_agent();
+        let asked = Instant::now();
+        agent.signal(Signal::SIGTERM);
+        assert!(agent.terminate().success(), "{what}");
+        assert!(asked.elapsed() < Duration::from_millis(500), "{what}: {:?}", asked.elapsed());
+    };
+    // The first request of its life.
+    world.api.inject(&[Verb::StreamingList], Action::Hang, None);
+    world.spawn();
+    within(SOON, "a list that hangs", || world.api.count(Verb::StreamingList).checked_sub(1).ok_or("none"));
+    ends(&mut world, "a list hangs");
+    world.api.clear_faults();
+    // The announcement.
+    world.api.inject(&[Verb::Patch], Action::Hang, None);
+    world.spawn();
+    within(SOON, "a patch that hangs", || world.api.count(Verb::Patch).checked_sub(1).ok_or("none"));
+    within(SOON, "the tables", || difference(&kernel(), &rows_of(1..=PEERS)));
+    ends(&mut world, "a patch hangs");
+    world.api.clear_faults();
+    difference(&kernel(), &rows_of(1..=PEERS)).expect("the data plane stays");
+}
