@@ -5,6 +5,7 @@ mod changes;
 mod flags;
 mod health;
 mod http;
+mod manifests;
 mod metrics;
 mod net_conf;
 mod state;

@@ -16,7 +16,11 @@ const HEADER: usize = 12;
 const NEXT_HOP: usize = 8;
 /// RTNH_F_ONLINK.
 const ONLINK: u32 = 4;
-/// RTA_NH_ID, which libc does not have.
+// Attributes that libc does not have, or not for musl (linux/rtnetlink.h).
+const RTA_VIA: u16 = 18;
+const RTA_PREF: u16 = 20;
+const RTA_ENCAP_TYPE: u16 = 21;
+const RTA_ENCAP: u16 = 22;
 const RTA_NH_ID: u16 = 30;
 
 /// A route as the kernel reports it.
@@ -146,12 +150,12 @@ impl Found {
             libc::RTA_PREFSRC => self.source = Some(ip(value)?),
             libc::RTA_MULTIPATH => self.hops(value)?,
             libc::RTA_METRICS | libc::RTA_FLOW => self.special = true,
-            libc::RTA_ENCAP | libc::RTA_ENCAP_TYPE | libc::RTA_VIA | RTA_NH_ID => {
+            RTA_ENCAP | RTA_ENCAP_TYPE | RTA_VIA | RTA_NH_ID => {
                 self.special = true;
                 self.onward = true;
             }
             // 0 is `pref medium`, what every IPv6 route has unless a router says otherwise.
-            libc::RTA_PREF => self.special |= value != [0],
+            RTA_PREF => self.special |= value != [0],
             // IPv6 reports it always; only a lifetime (third number) makes the route other than plain.
             libc::RTA_CACHEINFO => self.special |= u32_at(value, 8).is_some_and(|expires| expires != 0),
             _ => {}
@@ -220,7 +224,7 @@ fn through<'a>(message: Writer<'a>, device: IfIndex, key: &RouteKey, route: &Rou
     let message = match route.via {
         Some(via) if Family::of(via) == key.dst.family() => message.address(libc::RTA_GATEWAY, via),
         // IPv4 would take the first four bytes of an IPv6 gateway for one of its own.
-        Some(via) => message.attribute(libc::RTA_VIA, &gateway_of_other_family(via)),
+        Some(via) => message.attribute(RTA_VIA, &gateway_of_other_family(via)),
         None => message,
     };
     message.number(libc::RTA_OIF, device.0)

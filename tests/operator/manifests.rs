@@ -1,0 +1,277 @@
+//! `manifests/`: that what is deployed says what the code, the documentation and the policy say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use weft::cluster::annotations::{self, DEFAULT_PREFIX, Keys};
+use weft::config::{Task, parse};
+use weft::model::addr::Family;
+
+const OVERLAYS: [&str; 6] =
+    ["base", "overlays/dual-stack", "overlays/k3s", "overlays/from-flannel", "overlays/to-flannel", "overlays/removal"];
+
+fn manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests")
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(manifests().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn documents(yaml: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(yaml).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What `kubectl apply -k` would send; `None`, loudly, if there is no kubectl (an error in CI).
+fn rendered(folder: &Path) -> Option<Vec<Value>> {
+    match Command::new("kubectl").arg("kustomize").arg(folder).output() {
+        Ok(output) => {
+            let problem = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && problem.is_empty(), "{}: {problem}", folder.display());
+            Some(documents(&String::from_utf8(output.stdout).expect("UTF-8")))
+        }
+        Err(error) if std::env::var_os("CI").is_some_and(|ci| ci == "true") => panic!("kubectl: {error}"),
+        Err(error) => {
+            eprintln!("SKIPPED: kubectl cannot be run ({error})");
+            None
+        }
+    }
+}
+
+fn overlay(name: &str) -> Option<Vec<Value>> {
+    rendered(&manifests().join(name))
+}
+
+/// The one of this kind.
+fn only<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    let mut found = objects.iter().filter(|object| object["kind"] == kind);
+    let first = found.next().unwrap_or_else(|| panic!("no {kind}"));
+    assert!(found.next().is_none(), "more than one {kind}");
+    first
+}
+
+/// The container that is weft.
+fn agent(objects: &[Value]) -> &Value {
+    let pod = &only(objects, "DaemonSet")["spec"]["template"]["spec"];
+    let of = |kind: &str| pod[kind].as_array().into_iter().flatten().find(|each| each["name"] == "weft");
+    of("containers").or_else(|| of("initContainers")).expect("a container of that name")
+}
+
+fn list(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_one_file_is_the_base() {
+    let check = Command::new(manifests().join("generate")).arg("--check").output().expect("bash");
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    let by_name = |objects: Vec<Value>| -> BTreeMap<String, Value> {
+        objects
+            .into_iter()
+            .map(|object| (format!("{} {}", object["kind"], object["metadata"]["name"]), object))
+            .collect()
+    };
+    let Some(base) = overlay("base") else { return };
+    assert_eq!(by_name(documents(&read("weft.yaml"))), by_name(base));
+}
+
+#[test]
+fn every_overlay_gives_weft_a_command_line_and_a_configuration_that_it_takes() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    for name in OVERLAYS {
+        let Some(objects) = overlay(name) else { return };
+        let conf = objects.iter().find(|object| object["kind"] == "ConfigMap");
+        let conf = conf.map_or(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#, |map| {
+            map["data"]["net-conf.json"].as_str().expect("text")
+        });
+        let path = scratch.path().join("net-conf.json");
+        std::fs::write(&path, conf).expect("written");
+        let mut args = list(&agent(&objects)["args"]);
+        args.push(format!("--net-config-path={}", path.display()));
+        let env = BTreeMap::from([("NODE_NAME".to_owned(), "a".to_owned())]);
+        let (notices, expected) = match parse(&args, &env).unwrap_or_else(|error| panic!("{name}: {error}")) {
+            Task::Run(run) => {
+                (run.notices, name == "base" || name.contains("stack") || name.contains("k3s") || name.contains("from"))
+            }
+            Task::Cleanup(cleanup) => {
+                assert!(cleanup.yes && cleanup.hand_over == name.contains("to-flannel"), "{name}: {cleanup:?}");
+                (cleanup.notices, name.contains("removal") || name.contains("to-"))
+            }
+            other => panic!("{name}: {other:?}"),
+        };
+        assert!(expected, "{name} runs something else");
+        let without_effect = notices.iter().filter(|notice| !notice.contains("ip-masq"));
+        assert_eq!(without_effect.count(), 0, "{name}: {notices:?}");
+    }
+}
+
+#[test]
+fn the_agent_has_one_capability_and_no_other_privilege() {
+    for name in OVERLAYS {
+        let Some(objects) = overlay(name) else { return };
+        let pod = &only(&objects, "DaemonSet")["spec"]["template"]["spec"];
+        let expected = json!({
+            "runAsUser": 0, "runAsGroup": 0, "privileged": false, "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
+        });
+        assert_eq!(agent(&objects)["securityContext"], expected, "{name}");
+        assert_eq!(pod["securityContext"], json!({"seccompProfile": {"type": "RuntimeDefault"}}), "{name}");
+        let shared = ["hostPID", "hostIPC"].map(|key| pod.get(key).is_some());
+        assert_eq!(shared, [false; 2], "{name}");
+    }
+}
+
+#[test]
+fn the_image_is_this_version() {
+    let Some(base) = overlay("base") else { return };
+    assert_eq!(agent(&base)["image"], format!("localhost/weft:v{}", env!("CARGO_PKG_VERSION")));
+}
+
+/// flannel and weft on one node would each undo the other's work.
+#[test]
+fn on_the_way_from_flannel_no_node_runs_both() {
+    let Some(objects) = overlay("overlays/from-flannel") else { return };
+    let requirements = |terms: &Value| -> BTreeSet<String> {
+        let path = "/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+        let [term] = &terms.pointer(path).and_then(Value::as_array).expect("terms")[..] else { panic!("{terms}") };
+        term["matchExpressions"].as_array().into_iter().flatten().map(Value::to_string).collect()
+    };
+    let expression =
+        |operator: &str| json!({"key": "pod-network", "operator": operator, "values": ["weft"]}).to_string();
+    let weft = only(&objects, "DaemonSet");
+    let affinity = &weft["spec"]["template"]["spec"]["affinity"];
+    assert!(requirements(affinity).contains(&expression("In")), "{affinity}");
+    let patch = &documents(&read("overlays/from-flannel/flannel-patch.yaml"))[0];
+    assert!(requirements(&patch["spec"]["template"]["spec"]["affinity"]).contains(&expression("NotIn")), "{patch}");
+    let [term] =
+        &affinity["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"].as_array().expect("terms")[..]
+    else {
+        panic!("{affinity}")
+    };
+    assert_eq!(
+        *term,
+        json!({"labelSelector": {"matchLabels": {"app": "flannel"}}, "topologyKey": "kubernetes.io/hostname"})
+    );
+    assert_eq!(weft["metadata"]["namespace"], "kube-flannel");
+    assert_eq!(only(&objects, "ServiceAccount")["metadata"]["namespace"], "kube-flannel");
+    assert!(!objects.iter().any(|object| object["metadata"]["namespace"] == "weft"), "something stays behind");
+}
+
+#[test]
+fn the_role_allows_what_the_agent_asks_for() {
+    let Some(base) = overlay("base") else { return };
+    let nodes = json!({"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]});
+    let status = json!({"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]});
+    assert_eq!(only(&base, "ClusterRole")["rules"], json!([nodes, status]));
+}
+
+#[test]
+fn the_policy_knows_our_annotations_and_is_about_our_service_account() {
+    for name in OVERLAYS {
+        let Some(objects) = overlay(name) else { return };
+        let account = &only(&objects, "ServiceAccount")["metadata"];
+        let user = format!(
+            "system:serviceaccount:{}:{}",
+            account["namespace"].as_str().expect("a name"),
+            account["name"].as_str().expect("a name")
+        );
+        let spec = &only(&objects, "ValidatingAdmissionPolicy")["spec"];
+        let condition =
+            json!([{"name": "the-agents-only", "expression": format!("request.userInfo.username == {user:?}")}]);
+        assert_eq!(spec["matchConditions"], condition, "{name}");
+        for kind in ["ClusterRoleBinding", "RoleBinding"] {
+            for binding in objects.iter().filter(|object| object["kind"] == kind) {
+                assert_eq!(binding["subjects"][0]["namespace"], account["namespace"], "{name}");
+            }
+        }
+        let variable = |name: &str| -> String {
+            let variables = spec["variables"].as_array().into_iter().flatten();
+            let found = variables.filter(|each| each["name"] == name).filter_map(|each| each["expression"].as_str());
+            found.collect()
+        };
+        let prefix = Keys::new(DEFAULT_PREFIX).expect("a prefix").full("");
+        assert_eq!(variable("prefix"), format!("{prefix:?}"));
+        let known: BTreeSet<String> = quoted(&variable("keys"));
+        let written = Family::BOTH
+            .into_iter()
+            .flat_map(|family| [annotations::backend_data(family), annotations::public_ip(family)]);
+        let written = written.chain([annotations::KUBE_SUBNET_MANAGER, annotations::BACKEND_TYPE]);
+        assert_eq!(known, written.map(str::to_owned).collect());
+    }
+}
+
+/// The texts between quotation marks.
+fn quoted(text: &str) -> BTreeSet<String> {
+    text.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+// === Monitoring ===
+
+/// Names of metrics as PromQL has them: what begins like one of ours.
+fn metrics(expression: &str) -> BTreeSet<String> {
+    let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("weft_") || word.starts_with("process_")).map(str::to_owned).collect()
+}
+
+fn rules() -> Vec<Value> {
+    let rule = &documents(&read("monitoring/rules.yaml"))[0];
+    rule["spec"]["groups"][0]["rules"].as_array().expect("rules").clone()
+}
+
+fn dashboard() -> Value {
+    serde_json::from_str(&read("monitoring/dashboard.json")).expect("JSON")
+}
+
+#[test]
+fn alerts_and_dashboard_ask_for_metrics_that_exist() {
+    let page = include_str!("expected/metrics.txt");
+    let exist: BTreeSet<String> =
+        page.lines().flat_map(|line| metrics(line.split(['{', ' ']).next().unwrap_or_default())).collect();
+    let panels = dashboard()["panels"].as_array().expect("panels").clone();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let expressions: Vec<String> =
+        targets.chain(&rules()).map(|each| each["expr"].as_str().expect("an expression").to_owned()).collect();
+    for expression in expressions {
+        let asked = metrics(&expression);
+        assert!(!asked.is_empty(), "{expression} asks for nothing of ours");
+        assert!(asked.is_subset(&exist), "{expression} asks for {:?}", asked.difference(&exist).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn the_alerts_are_those_of_the_documentation() {
+    let text = std::fs::read_to_string(manifests().join("../docs/operating.md")).expect("docs/operating.md");
+    let (_, table) = text.split_once("Alerts worth having").expect("a table of alerts");
+    let rows = table.lines().skip_while(|line| !line.starts_with("| `")).take_while(|line| line.starts_with("| `"));
+    let documented: BTreeSet<String> = rows
+        .filter_map(|row| row.strip_prefix("| `")?.split_once(" | "))
+        .map(|(condition, _)| condition.replace(['\\', '`'], ""))
+        .collect();
+    let shipped = rules().into_iter().map(|rule| {
+        let expression = rule["expr"].as_str().expect("an expression");
+        rule.get("for").and_then(Value::as_str).map_or(expression.to_owned(), |time| {
+            let unit = time.len() - 1;
+            format!("{expression} for {} {}", &time[..unit], &time[unit..])
+        })
+    });
+    assert_eq!(shipped.collect::<BTreeSet<String>>(), documented);
+}
+
+/// The component takes the place of the loopback address, in the flag and in the probes.
+#[test]
+fn with_monitoring_the_agent_listens_where_prometheus_can_ask() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    // kustomize takes folders by relative paths only.
+    let up = "../".repeat(scratch.path().components().count());
+    let manifests = format!("{up}{}", manifests().display().to_string().trim_start_matches('/'));
+    let overlay = format!("resources: [{manifests}/base]\ncomponents: [{manifests}/monitoring]\n");
+    std::fs::write(scratch.path().join("kustomization.yaml"), overlay).expect("written");
+    let Some(objects) = rendered(scratch.path()) else { return };
+    let agent = agent(&objects);
+    assert_eq!(agent["args"][1], "--healthz-ip=$(HOST_IP)");
+    assert_eq!(agent["env"][1], json!({"name": "HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}));
+    assert!(!agent.to_string().contains("127.0.0.1"), "{agent}");
+    assert_eq!(agent["ports"][0]["name"], only(&objects, "PodMonitor")["spec"]["podMetricsEndpoints"][0]["port"]);
+}
