@@ -169,9 +169,8 @@ fn the_role_allows_what_the_agent_asks_for() {
 
 #[test]
 fn the_policy_knows_our_annotations_and_is_about_our_service_account() {
-    for name in ["base"] {
-        let Some(mut objects) = overlay(name) else { return };
-        objects.extend(documents(&read("base/admission.yaml")));
+    for name in OVERLAYS {
+        let Some(objects) = overlay(name) else { return };
         let account = &only(&objects, "ServiceAccount")["metadata"];
         let user = format!(
             "system:serviceaccount:{}:{}",
