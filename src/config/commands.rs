@@ -108,8 +108,12 @@ pub struct CleanupConfig {
     pub subnet_file: PathBuf,
     /// Do it, and do not only say what would be done.
     pub yes: bool,
+    /// Where the CNI configuration is, which goes too if it is weft's.
+    pub cni_conf_dir: PathBuf,
     /// Give the routes flannel's form instead of removing anything.
     pub hand_over: bool,
+    /// Flannel's packet rules go too.
+    pub flannel_rules: bool,
     /// Ignored flags and settings, one sentence each.
     pub notices: Vec<String>,
 }
@@ -210,7 +214,9 @@ fn cleanup(args: CleanupArgs, mut notices: Vec<String>) -> Result<CleanupConfig,
         overlay: conf.overlay,
         subnet_file: args.subnet_file,
         yes: args.yes,
+        cni_conf_dir: args.cni_conf_dir,
         hand_over: args.hand_over,
+        flannel_rules: args.flannel_rules,
         notices,
     })
 }

@@ -34,7 +34,7 @@ pub enum Command {
     Plan(PlanArgs),
     /// Build three machines with agents, break them in every way, and show how they heal; needs no root and no cluster
     Lab(LabArgs),
-    /// Remove the overlay from this node: devices, routes, neighbours, FDB entries and subnet.env
+    /// Remove from this node what weft made: devices, routes, neighbours, FDB entries, packet rules, files
     Cleanup(CleanupArgs),
     /// Print the version
     Version,
@@ -205,9 +205,16 @@ pub struct CleanupArgs {
     /// Do it; without this, only print what would be done, and exit 2 if there is something
     #[arg(long)]
     pub yes: bool,
-    /// Do not remove anything: give the routes flannel's form, so that flanneld can take over
+    /// Where the container runtime looks for network configurations
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    pub cni_conf_dir: PathBuf,
+    /// Do not remove anything: give the routes flannel's form, so that flanneld can take over; then, once flanneld
+    /// has its own packet rules and CNI configuration here, remove weft's
     #[arg(long)]
     pub hand_over: bool,
+    /// Also remove the packet rules that flannel has left behind
+    #[arg(long, conflicts_with = "hand_over")]
+    pub flannel_rules: bool,
 }
 
 /// `weft lab`.

@@ -5,6 +5,10 @@
 
 pub mod fake;
 #[cfg(feature = "agent")]
+pub mod flannel;
+#[cfg(feature = "agent")]
+pub mod legacy;
+#[cfg(feature = "agent")]
 pub mod netlink;
 #[cfg(feature = "agent")]
 pub mod nft;

@@ -4,6 +4,7 @@
 pub mod addr;
 pub mod device;
 pub mod host;
+pub mod leftover;
 pub mod nft;
 pub mod node;
 pub mod op;

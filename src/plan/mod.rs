@@ -10,6 +10,7 @@ pub mod device;
 pub mod direct;
 pub mod handover;
 mod leaving;
+pub mod leftovers;
 pub mod local;
 pub mod next;
 pub mod ownership;

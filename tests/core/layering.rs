@@ -95,6 +95,13 @@ fn only_the_kernel_and_the_verdict_know_error_numbers() {
 }
 
 #[test]
+fn one_file_has_unsafe_code() {
+    // docs/decisions/0008-flannels-rules.md
+    let wrong = lines_with(&["unsafe"], |file| file.name() == "src/kernel/legacy/sockopt.rs");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn no_file_is_longer_than_400_lines() {
     let long: Vec<_> = sources()
         .iter()

@@ -5,6 +5,7 @@
 //! `WEFT_FUZZ_SEED` repeats a run.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod legacy;
 mod mutate;
 mod texts;
 mod wire;

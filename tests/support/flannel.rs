@@ -1,46 +1,56 @@
-//! What flanneld lays down, laid down by iproute2: its VXLAN backend's messages, one command each.
+//! What flannel leaves on a node, laid down by `tests/cluster/flannel-state` in the calling thread's namespace.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
-use crate::cluster::{gateways, macs, pod_cidrs, public_ips};
-use crate::sandbox::{batch, sh};
-use crate::world::{DEVICES, UNDERLAY};
+use crate::cluster::{NETWORKS, macs, pod_cidrs, public_ips};
+use crate::sandbox::DIRECTORY;
+use crate::world::UNDERLAY;
 
-/// The MTU that flannel asks for on both devices: the underlay's less 50. Linux gives the IPv6 one 20 less.
-const MTU: u32 = 1450;
+/// In the binary: a user without rights may not be able to read the source's folder.
+const SCRIPT: &str = include_str!("../cluster/flannel-state");
 
 /// Makes both devices of node `own`, with the MACs that it announces, their addresses and routes to `peers`.
 pub(crate) fn lay(own: u32, own_macs: &[String; 2], peers: &(impl Iterator<Item = u32> + Clone)) {
-    for family in [0, 1] {
-        device(own, own_macs, family);
-        rows(family, peers.clone());
+    let ([net4, net6], [pods4, pods6], [ip4, ip6], [mac4, mac6]) =
+        (NETWORKS, pod_cidrs(own), public_ips(own), own_macs);
+    let line = format!(
+        "--iface {UNDERLAY} --network {net4} --subnet {pods4} --public-ip {ip4} --mac {mac4} \
+         --network6 {net6} --subnet6 {pods6} --public-ip6 {ip6} --mac6 {mac6}"
+    );
+    let mut lines = String::new();
+    for peer in peers.clone() {
+        for ((cidr, mac), ip) in pod_cidrs(peer).iter().zip(macs(peer)).zip(public_ips(peer)) {
+            writeln!(lines, "{cidr} {mac} {ip}").expect("room");
+        }
     }
+    state(&line, &lines);
 }
 
-fn device(own: u32, own_macs: &[String; 2], family: usize) {
-    let (dev, mac, full) = (DEVICES[family], &own_macs[family], ["32", "128"][family]);
-    let (local, address) = (public_ips(own)[family], gateways(own)[family]);
-    // No `dstport`: iproute2 then says that Linux will choose, 8472, which is what flannel relies on.
-    sh(&format!(
-        "ip link add {dev} mtu {MTU} txqueuelen 0 address {mac} type vxlan id 1 dev {UNDERLAY} local {local} \
-         ttl 0 nolearning noproxy norsc nol2miss nol3miss noudp6zerocsumtx noudp6zerocsumrx
-         ip address add {address}/{full} dev {dev}
-         ip link set {dev} up"
-    ));
-    std::fs::write(format!("/proc/sys/net/ipv6/conf/{dev}/accept_ra"), "0").expect("to write a sysctl");
+/// Makes flannel's packet rules alone, in one of their forms.
+pub(crate) fn rules(form: &str) {
+    let ([net4, net6], [pods4, pods6]) = (NETWORKS, pod_cidrs(0));
+    let nets = format!("--network {net4} --subnet {pods4} --network6 {net6} --subnet6 {pods6}");
+    state(&format!("--no-devices {nets} --rules {form}"), "");
 }
 
-/// The three rows of each peer, in flannel's order.
-fn rows(family: usize, peers: impl Iterator<Item = u32>) {
-    let (dev, four_or_six) = (DEVICES[family], ["-4", "-6"][family]);
-    let (mut ip, mut bridge) = (String::new(), String::new());
-    for peer in peers {
-        let (gateway, mac, public_ip) = (gateways(peer)[family], &macs(peer)[family], public_ips(peer)[family]);
-        writeln!(ip, "neigh replace {gateway} lladdr {mac} dev {dev} nud permanent").expect("room");
-        writeln!(bridge, "fdb replace {mac} dev {dev} dst {public_ip} self permanent").expect("room");
-        writeln!(ip, "route replace {} via {gateway} dev {dev} proto boot onlink", pod_cidrs(peer)[family])
-            .expect("room");
-    }
-    batch("bridge", &bridge);
-    batch(&format!("ip {four_or_six}"), &ip);
+/// Runs the script with these options and peers.
+pub(crate) fn state(options: &str, peers: &str) {
+    let mut script = Command::new("bash")
+        .args(["-c", SCRIPT, "flannel-state"])
+        .args(options.split_whitespace())
+        .env("XTABLES_LOCKFILE", lock())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("to start bash");
+    script.stdin.take().expect("a pipe").write_all(peers.as_bytes()).expect("to write the peers");
+    let output = script.wait_with_output().expect("an end");
+    assert!(output.status.success(), "flannel-state {options}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The lock of iptables-legacy: in the tests' own directory.
+pub(crate) fn lock() -> String {
+    format!("{DIRECTORY}/xtables.lock")
 }

@@ -12,6 +12,7 @@ mod adoption;
 mod agent;
 mod api_away;
 mod citizen;
+mod cleanup;
 #[path = "../support/cluster.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod cluster;
@@ -52,6 +53,7 @@ fn main() -> std::process::ExitCode {
         honesty::all(),
         shape::all(),
         adoption::all(),
+        cleanup::all(),
         plan::all(),
         life::all(),
         garbage::all(),

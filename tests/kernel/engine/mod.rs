@@ -3,6 +3,8 @@
 mod batches;
 mod dumps;
 mod ears;
+mod flannel;
+mod legacy;
 mod links;
 mod rows;
 mod shape;
@@ -11,5 +13,6 @@ use crate::sandbox::Test;
 
 /// Every test of the engine.
 pub(crate) fn all() -> Vec<Test> {
-    [batches::all(), dumps::all(), ears::all(), links::all(), rows::all(), shape::all()].concat()
+    [batches::all(), dumps::all(), ears::all(), flannel::all(), legacy::all(), links::all(), rows::all(), shape::all()]
+        .concat()
 }
