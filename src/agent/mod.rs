@@ -14,6 +14,7 @@ pub mod clock;
 pub mod cni_file;
 pub mod condition;
 mod counted;
+pub mod flannel_rules;
 pub mod reconciler;
 pub mod subnet_file;
 pub mod upkeep;
@@ -33,6 +34,7 @@ use self::clock::Clock;
 use self::cni_file::CniFile;
 use self::condition::NetworkCondition;
 use self::counted::CountedNetlink;
+use self::flannel_rules::FlannelRules;
 use self::reconciler::Reconciler;
 use self::subnet_file::SubnetFile;
 use self::upkeep::{Upkeep, UpkeepCounters, Wish};
@@ -82,7 +84,7 @@ async fn supervise(config: RunConfig) -> Result<(), String> {
         Some(address) => Some(status::http::bind(address).await?),
         None => None,
     };
-    let Parts { watcher, handle, reconciler, announcer, condition, subnet_file, cni_file, sources } =
+    let Parts { watcher, handle, reconciler, announcer, condition, subnet_file, cni_file, flannel_rules, sources } =
         assemble(&config).await?;
     let (waker, dead) = start_reconciler(reconciler, sources.sums.clone()).await?;
     let http = async {
@@ -113,6 +115,7 @@ async fn supervise(config: RunConfig) -> Result<(), String> {
         () = condition => {}
         () = subnet_file.run() => {}
         () = cni => {}
+        () = flannel_rules.run() => {}
     }
     Ok(())
 }
@@ -126,6 +129,7 @@ struct Parts {
     condition: Option<Upkeep<NetworkCondition>>,
     subnet_file: SubnetFile,
     cni_file: Option<CniFile>,
+    flannel_rules: FlannelRules,
     sources: Arc<Sources>,
 }
 
@@ -151,6 +155,7 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         announcement_in_place: Arc::default(),
         condition: config.set_condition.then(Arc::default),
         subnet_file: Arc::default(),
+        flannel_rules: Arc::default(),
         cni: config.cni.as_ref().map(|cni| Arc::new(Mutex::new(CniFile::unwritten(&cni.dir, cni.form)))),
     });
     let reconciler = Reconciler {
@@ -176,8 +181,9 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         reports: reported.clone(),
         counters: sources.subnet_file.clone(),
     };
+    let flannel_rules = FlannelRules { reports: reported.clone(), clock, shown: sources.flannel_rules.clone() };
     let cni_file = cni_keeper(config, reported, &sources);
-    Ok(Parts { watcher, handle, reconciler, announcer, condition, subnet_file, cni_file, sources })
+    Ok(Parts { watcher, handle, reconciler, announcer, condition, subnet_file, cni_file, flannel_rules, sources })
 }
 
 /// The keeper of the CNI configuration, if weft is to keep one.

@@ -15,7 +15,7 @@ use crate::cluster::problem::Class;
 use crate::cluster::watch::Handle;
 use crate::kernel::netlink::NetlinkCounters;
 use crate::reconcile::Report;
-use crate::status::{Announcements, Api, Beat, Cni, CniState, Identity, Netlink, Process, Totals, View};
+use crate::status::{Announcements, Api, Beat, Cni, CniState, FlannelRules, Identity, Netlink, Process, Totals, View};
 
 /// A reconciler that has not gone round for this long hangs: its longest wait is 5 s, a system call
 /// gives up after 10.
@@ -52,6 +52,8 @@ pub struct Sources {
     pub condition: Option<Arc<UpkeepCounters>>,
     /// The CNI configuration's keeper's, if there is one.
     pub cni: Option<Arc<Mutex<Cni>>>,
+    /// What became of flannel's packet rules.
+    pub flannel_rules: Arc<Mutex<FlannelRules>>,
     /// The file keeper's.
     pub subnet_file: Arc<SubnetFileCounters>,
 }
@@ -94,6 +96,7 @@ impl Sources {
                 subnet_env_written: self.subnet_file.written.load(Ordering::Relaxed),
                 subnet_env_failed: self.subnet_file.failed.load(Ordering::Relaxed),
             },
+            flannel_rules: self.flannel_rules.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             cni: self.cni(),
             // The tasks (API watch, announcer, file keeper) have no beat: they share the server's thread, so
             // that it answers at all shows that it runs, and each may rightly wait for long.

@@ -22,13 +22,11 @@ const FORGET: Duration = Duration::from_secs(900);
 /// What stands in the place of flannel's rules, in one family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ground {
-    /// Nothing: `--ip-masq` is off.
-    Off,
-    /// Nothing yet.
+    /// Nothing: `--ip-masq` is off, or our rules are not there yet.
     #[default]
-    NotYet,
+    Nothing,
     /// Our own rules, as the last look saw them.
-    InPlace,
+    Ours,
 }
 
 /// What to do about what was seen.
@@ -60,9 +58,12 @@ impl Leftovers {
         let mut decision = Decision::default();
         for found in seen {
             let why = match grounds.get(found.what.family()) {
-                Ground::Off => Some("--ip-masq is off, so weft leaves them alone".to_owned()),
-                Ground::NotYet => Some("weft's own are not in place yet".to_owned()),
-                Ground::InPlace => self.obstacle(found, now),
+                Ground::Nothing => Some(
+                    "weft has no rules of its own in their place (--ip-masq is off, or they are not there yet), so it \
+                     leaves them alone"
+                        .to_owned(),
+                ),
+                Ground::Ours => self.obstacle(found, now),
             };
             match why {
                 None => decision.remove.push(found.what),
@@ -134,8 +135,8 @@ mod tests {
         Seen { what: CHAIN, jumps: 1, users: Vec::new(), guards: false }
     }
 
-    fn in_place() -> ByFamily<Ground> {
-        ByFamily::from_fn(|_| Ground::InPlace)
+    fn ours() -> ByFamily<Ground> {
+        ByFamily::from_fn(|_| Ground::Ours)
     }
 
     fn at(seconds: u64) -> Duration {
@@ -144,12 +145,8 @@ mod tests {
 
     #[test]
     fn they_go_only_where_ours_stand() {
-        for (ground, goes, word) in [
-            (Ground::Off, false, "--ip-masq is off"),
-            (Ground::NotYet, false, "not in place yet"),
-            (Ground::InPlace, true, ""),
-        ] {
-            let grounds = ByFamily { v4: ground, v6: Ground::Off };
+        for (ground, goes, word) in [(Ground::Nothing, false, "--ip-masq is off"), (Ground::Ours, true, "")] {
+            let grounds = ByFamily { v4: ground, v6: Ground::Nothing };
             let decision = Leftovers::default().decide(&[seen()], grounds, at(0));
             assert_eq!(decision.remove, if goes { vec![CHAIN] } else { vec![] }, "{ground:?}");
             let why = decision.stays.get(&CHAIN).cloned().unwrap_or_default();
@@ -162,7 +159,7 @@ mod tests {
         let shield = Seen { guards: true, ..seen() };
         let used = Seen { jumps: 0, users: vec!["DOCKER-USER".to_owned()], ..seen() };
         for (found, word) in [(shield, "the policy of FORWARD"), (used, "from DOCKER-USER")] {
-            let decision = Leftovers::default().decide(&[found], in_place(), at(0));
+            let decision = Leftovers::default().decide(&[found], ours(), at(0));
             assert_eq!(decision.remove, []);
             assert!(decision.stays[&CHAIN].contains(word), "{decision:?}");
         }
@@ -175,17 +172,17 @@ mod tests {
         for second in 0..3600 {
             // It makes them again every five seconds.
             let there = removals.last().is_none_or(|last| second / 5 > last / 5);
-            if there && !leftovers.decide(&[seen()], in_place(), at(second)).remove.is_empty() {
+            if there && !leftovers.decide(&[seen()], ours(), at(second)).remove.is_empty() {
                 leftovers.removed(CHAIN, at(second));
                 removals.push(second);
             }
         }
         assert_eq!(removals[..3], [0, 5, 10]);
         assert!((10..30).contains(&removals.len()), "{removals:?}");
-        let decision = leftovers.decide(&[seen()], in_place(), at(removals.last().expect("one") + 1));
+        let decision = leftovers.decide(&[seen()], ours(), at(removals.last().expect("one") + 1));
         assert!(decision.stays[&CHAIN].contains("flanneld still runs on this node; stop it"), "{decision:?}");
         let later = removals.last().expect("one") + FORGET.as_secs();
-        leftovers.decide(&[], in_place(), at(later));
+        leftovers.decide(&[], ours(), at(later));
         assert!(leftovers.0.is_empty());
     }
 
@@ -194,14 +191,14 @@ mod tests {
         let mut leftovers = Leftovers::default();
         let mut tries: Vec<u64> = Vec::new();
         for second in 0..600 {
-            if !leftovers.decide(&[seen()], in_place(), at(second)).remove.is_empty() {
+            if !leftovers.decide(&[seen()], ours(), at(second)).remove.is_empty() {
                 leftovers.failed(CHAIN, "no lock".to_owned(), at(second));
                 tries.push(second);
             }
         }
         assert_eq!(tries[..5], [0, 1, 3, 7, 15]);
-        assert!(leftovers.decide(&[seen()], in_place(), at(600)).stays[&CHAIN].contains("no lock (tried"));
+        assert!(leftovers.decide(&[seen()], ours(), at(600)).stays[&CHAIN].contains("no lock (tried"));
         leftovers.removed(CHAIN, at(900));
-        assert_eq!(leftovers.decide(&[seen()], in_place(), at(900)).remove, [CHAIN]);
+        assert_eq!(leftovers.decide(&[seen()], ours(), at(900)).remove, [CHAIN]);
     }
 }

@@ -59,6 +59,15 @@ pub struct Announcements {
     pub subnet_env_failed: u64,
 }
 
+/// Packet rules that flannel left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlannelRules {
+    /// How many of its tables and chains were removed.
+    pub removed: u64,
+    /// Why each that is there stays, in sentences.
+    pub stays: Vec<String>,
+}
+
 /// The CNI network configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cni {

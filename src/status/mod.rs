@@ -23,7 +23,7 @@ use crate::model::node::OwnNode;
 use crate::model::settings::Settings;
 use crate::reconcile::report::Report;
 
-pub use counters::{Announcements, Api, Beat, Cni, CniState, Netlink};
+pub use counters::{Announcements, Api, Beat, Cni, CniState, FlannelRules, Netlink};
 pub use process::Process;
 pub use totals::Totals;
 
@@ -67,6 +67,8 @@ pub struct View {
     pub netlink: Netlink,
     /// Our annotations.
     pub announcements: Announcements,
+    /// Packet rules that flannel left.
+    pub flannel_rules: FlannelRules,
     /// The CNI network configuration; `None` if weft keeps none.
     pub cni: Option<Cni>,
     /// When each loop last went round.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use self::family::OneFamily;
-use self::node::CniConf;
+use self::node::{CniConf, Flannels};
 use super::words::verdict_label;
 use super::{View, health};
 use crate::model::addr::Subnet;
@@ -37,6 +37,7 @@ struct State<'a> {
     last_pass: Option<Pass<'a>>,
     families: BTreeMap<&'static str, OneFamily<'a>>,
     cni_conf: Option<CniConf<'a>>,
+    flannel_rules: Flannels<'a>,
     counters: Counters,
 }
 
@@ -58,6 +59,7 @@ impl<'a> State<'a> {
             last_pass: view.report.as_deref().map(|report| Pass::of(view, report)),
             families: families.collect(),
             cni_conf: view.cni.as_ref().map(CniConf::of),
+            flannel_rules: Flannels::of(&view.flannel_rules),
             counters: Counters::of(view),
         }
     }

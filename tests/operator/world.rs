@@ -9,7 +9,7 @@ use weft::model::addr::{ByFamily, IfName, Mac, Vni};
 use weft::model::node::{Absence, NodeRecord, OwnNode, Peer, Snapshot, Standing, Unusable};
 use weft::model::settings::{DEFAULT_PORT, Overlay, Settings, UnderlayRules};
 use weft::reconcile::{Input, Memory, Report, pass};
-use weft::status::{Announcements, Api, Beat, Cni, CniState, Identity, Netlink, Process, Totals, View};
+use weft::status::{Announcements, Api, Beat, Cni, CniState, FlannelRules, Identity, Netlink, Process, Totals, View};
 
 /// The node `own`, and what its agent would know.
 pub(crate) struct World {
@@ -152,6 +152,7 @@ impl World {
                 subnet_env_written: 1,
                 subnet_env_failed: 0,
             },
+            flannel_rules: FlannelRules { removed: 2, stays: vec!["rules of flannel stay".into()] },
             cni: Some(Cni {
                 file: "/etc/cni/net.d/10-weft.conflist".into(),
                 form: "standard",

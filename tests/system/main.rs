@@ -41,6 +41,7 @@ mod sandbox;
 mod shape;
 #[path = "../support/stage.rs"]
 mod stage;
+mod takeover;
 mod topology;
 #[path = "../support/world.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
@@ -49,6 +50,7 @@ mod world;
 fn main() -> std::process::ExitCode {
     let tests = [
         topology::all(),
+        takeover::all(),
         lab::all(),
         honesty::all(),
         shape::all(),

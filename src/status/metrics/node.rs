@@ -10,5 +10,9 @@ pub(super) fn node(view: &View, out: &mut Writer<'_>) -> fmt::Result {
     out.gauges("weft_cni_conf_in_place", "1 if the CNI configuration is as weft wants it", in_place)?;
     let (written, failed) = view.cni.as_ref().map_or((0, 0), |cni| (cni.written, cni.failed));
     out.counter("weft_cni_conf_writes", "Times that the CNI configuration was written", written)?;
-    out.counter("weft_cni_conf_failures", "Times that the CNI configuration could not be written", failed)
+    out.counter("weft_cni_conf_failures", "Times that the CNI configuration could not be written", failed)?;
+    let rules = &view.flannel_rules;
+    let left = [(Labels::new(), rules.stays.len() as u64)];
+    out.gauges("weft_flannel_rules_left", "Tables and chains of flannel's packet rules that are still there", left)?;
+    out.counter("weft_flannel_rules_removed", "Tables and chains of flannel's that were removed", rules.removed)
 }

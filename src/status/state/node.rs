@@ -2,7 +2,19 @@
 
 use serde::Serialize;
 
-use crate::status::{Cni, CniState};
+use crate::status::{Cni, CniState, FlannelRules};
+
+#[derive(Serialize)]
+pub(super) struct Flannels<'a> {
+    removed: u64,
+    stay: &'a [String],
+}
+
+impl<'a> Flannels<'a> {
+    pub(super) fn of(rules: &'a FlannelRules) -> Self {
+        Self { removed: rules.removed, stay: &rules.stays }
+    }
+}
 
 #[derive(Serialize)]
 pub(super) struct CniConf<'a> {

@@ -1,0 +1,119 @@
+//! Looks for packet rules that flannel left, and removes them once weft's own stand in their place.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::clock::Clock;
+use crate::kernel::{flannel, legacy};
+use crate::model::addr::{ByFamily, Family};
+use crate::model::leftover::{Leftover, Seen};
+use crate::plan::leftovers::{Ground, Leftovers};
+use crate::reconcile::Report;
+use crate::status::FlannelRules as Shown;
+
+/// How often it looks at the start, and while there is something to remove or was a moment ago.
+const SOON: Duration = Duration::from_secs(1);
+/// How many such looks there are at the start, and after the last removal.
+const FIRST: u32 = 10;
+/// How often it looks otherwise.
+const PERIOD: Duration = Duration::from_secs(30);
+
+/// The keeper.
+pub struct FlannelRules {
+    /// The families that are on, as the reconciler sees them.
+    pub reports: watch::Receiver<Option<Arc<Report>>>,
+    /// Since the agent started.
+    pub clock: Clock,
+    /// For `/state` and metrics.
+    pub shown: Arc<Mutex<Shown>>,
+}
+
+impl FlannelRules {
+    /// Runs until the reconciler is gone.
+    pub async fn run(mut self) {
+        let mut leftovers = Leftovers::default();
+        // The first pass puts in weft's own.
+        if self.reports.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
+        let mut soon = FIRST;
+        loop {
+            soon = if self.look(&mut leftovers) { FIRST } else { soon.saturating_sub(1) };
+            tokio::time::sleep(if soon > 0 { SOON } else { PERIOD }).await;
+            if self.reports.has_changed().is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Looks, and removes what may go. Whether there was any.
+    fn look(&self, leftovers: &mut Leftovers) -> bool {
+        let (mut seen, mut problems) = (Vec::new(), BTreeMap::new());
+        for family in Family::BOTH {
+            match flannel::find(family) {
+                Ok(found) => seen.extend(found),
+                Err(trouble) => drop(problems.insert(family, format!("cannot look for rules of flannel: {trouble}"))),
+            }
+        }
+        let grounds = if seen.is_empty() { ByFamily::default() } else { self.grounds() };
+        let decision = leftovers.decide(&seen, grounds, self.clock.now());
+        let mut removed = 0;
+        for what in &decision.remove {
+            match flannel::remove(*what, Path::new(legacy::LOCK)) {
+                Ok(true) => {
+                    removed += 1;
+                    leftovers.removed(*what, self.clock.now());
+                    info!("removed what flannel left: {what}");
+                }
+                Ok(false) => {}
+                Err(trouble) => leftovers.failed(*what, trouble.to_string(), self.clock.now()),
+            }
+        }
+        let stays = self.stays(leftovers, &decision.remove, decision.stays, &seen, grounds);
+        self.show(removed, problems.into_values().chain(stays).collect());
+        !decision.remove.is_empty()
+    }
+
+    /// Why each of those that are still there is, those included that could not be removed just now.
+    fn stays(
+        &self,
+        leftovers: &mut Leftovers,
+        tried: &[Leftover],
+        mut stays: BTreeMap<Leftover, String>,
+        seen: &[Seen],
+        grounds: ByFamily<Ground>,
+    ) -> Vec<String> {
+        let failed: Vec<Seen> = seen.iter().filter(|found| tried.contains(&found.what)).cloned().collect();
+        let again = leftovers.decide(&failed, grounds, self.clock.now());
+        stays.extend(again.stays);
+        stays.into_values().collect()
+    }
+
+    /// What stands in the place of flannel's rules. For a family that is off there is nothing to stand in for: its
+    /// rules go with the other's.
+    fn grounds(&self) -> ByFamily<Ground> {
+        let report = self.reports.borrow().clone();
+        let is_on = |family| report.as_ref().is_some_and(|report| report.families.get(family).is_some());
+        let ours = ByFamily::from_fn(|family| is_on(family) && flannel::is_replaced(family).unwrap_or(false));
+        ByFamily::from_fn(|family| {
+            let other = if family == Family::V4 { Family::V6 } else { Family::V4 };
+            let stand_in = if is_on(family) { family } else { other };
+            if *ours.get(stand_in) { Ground::Ours } else { Ground::Nothing }
+        })
+    }
+
+    fn show(&self, removed: u64, stays: Vec<String>) {
+        // A thread that panicked while it held this left nothing worse than a missed count.
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.removed += removed;
+        for text in stays.iter().filter(|text| !shown.stays.contains(text)) {
+            warn!("{text}");
+        }
+        shown.stays = stays;
+    }
+}
