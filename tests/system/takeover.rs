@@ -12,15 +12,17 @@ use weft::lab::stage::Stage;
 use weft::lab::topology::{Addressing, name};
 
 use crate::agent::{Agent, binary};
+use crate::cluster::{NETWORKS, pod_cidrs};
 use crate::flannel;
 use crate::sandbox::{DIRECTORY, sh, try_sh};
 use crate::stage::key;
-use crate::world::within;
+use crate::world::{World, within};
 
 crate::tests![
     a_cluster_with_iptables_nft_moves_over_and_back,
     a_cluster_with_iptables_legacy_moves_over_and_back,
     a_cluster_with_nftables_mode_moves_over_and_back,
+    a_flanneld_that_goes_on_is_named,
 ];
 
 const NODES: u8 = 3;
@@ -280,15 +282,46 @@ fn lay(number: u8, more: &str) {
 
 /// The rules that weft has in the place of flannel's.
 fn stand_in(number: u8) {
-    for (family, index) in [("ip", 0), ("ip6", 1)] {
-        let net = [ADDRESSING.networks().v4, ADDRESSING.networks().v6][index].expect("both families");
-        let (pods, length) = &ADDRESSING.pod_cidrs(number)[index];
-        let many = ["224.0.0.0/4", "ff00::/8"][index];
+    let text = |(ip, len): &(IpAddr, u8)| format!("{ip}/{len}");
+    let [net4, net6] = [ADDRESSING.networks().v4, ADDRESSING.networks().v6].map(|net| net.expect("both families"));
+    let pods = ADDRESSING.pod_cidrs(number);
+    stand_in_for([&net4.to_string(), &net6.to_string()], [&text(&pods[0]), &text(&pods[1])]);
+}
+
+fn stand_in_for(nets: [&str; 2], pods: [&str; 2]) {
+    for ((family, many), (net, pods)) in [("ip", "224.0.0.0/4"), ("ip6", "ff00::/8")].iter().zip(nets.iter().zip(pods))
+    {
         sh(&format!(
             "nft add table {family} weft
              nft add chain {family} weft postrouting {{ type nat hook postrouting priority 101 ; }}
-             nft add rule {family} weft postrouting {family} saddr {pods}/{length} {family} daddr {net} return
+             nft add rule {family} weft postrouting {family} saddr {pods} {family} daddr {net} return
              nft add rule {family} weft postrouting {family} saddr {net} {family} daddr != {many} masquerade fully-random"
         ));
     }
+}
+
+/// Without rules of weft's flannel's stay; with them they go, and a flanneld that makes them again is named.
+fn a_flanneld_that_goes_on_is_named() {
+    let mut world = World::with_peers(2);
+    world.start();
+    flannel::rules("nft");
+    let mut stays = |what: &str, because: &str| {
+        within(Duration::from_secs(20), what, || {
+            let state = world.agent().state()["flannel_rules"].clone();
+            if state["stay"].to_string().contains(because) { Ok(()) } else { Err(state) }
+        });
+    };
+    stays("they are left alone", "leaves them alone; to remove them by hand: nft delete table ip flannel-ipv4");
+    let pods = pod_cidrs(0);
+    stand_in_for(NETWORKS, [&pods[0], &pods[1]]);
+    for _ in 0..5 {
+        within(Duration::from_secs(20), "no rule of flannel's is left", || {
+            let left = flannels_rules();
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        });
+        flannel::rules("nft");
+    }
+    stays("it is named", "flanneld still runs on this node; stop it");
+    let removed = world.agent().metrics().count("weft_flannel_rules_removed_total", &[]);
+    assert_eq!(removed, 10, "both tables, five times");
 }
