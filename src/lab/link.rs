@@ -106,6 +106,16 @@ impl Links {
         self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE, &said)
     }
 
+    /// `ip addr del IP/LEN dev NAME`.
+    pub fn no_address(&mut self, name: &str, ip: IpAddr, len: u8) -> io::Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.family = family(ip);
+        message.header.prefix_len = len;
+        message.header.index = index(name)?;
+        message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
+        self.request(RouteNetlinkMessage::DelAddress(message), 0, &format!("ip addr del {ip}/{len} dev {name}"))
+    }
+
     /// `ip route add default via GATEWAY metric METRIC`; 0 is the kernel's default.
     pub fn default_route(&mut self, gateway: IpAddr, metric: u32) -> io::Result<()> {
         let said = format!("ip route add default via {gateway} metric {metric}");

@@ -13,6 +13,7 @@ pub mod link;
 pub mod netns;
 pub mod outcome;
 pub mod ping;
+mod ready;
 pub mod rows;
 mod sandbox;
 pub mod stage;

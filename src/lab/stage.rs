@@ -235,7 +235,8 @@ impl Stage {
         }
     }
 
-    /// Moves a machine to another segment: first a wire there, then, when all have noticed, the old one away.
+    /// Moves a machine to another segment: first a wire there, then, when all have noticed, the old one away,
+    /// its addresses first.
     ///
     /// # Errors
     /// If the kernel refuses, or the agents do not follow.
@@ -251,7 +252,10 @@ impl Stage {
             std::thread::sleep(GLANCE);
         }
         self.settle()?;
-        let member = self.members.get_mut(&number).ok_or_else(|| Trouble::Unproven(format!("no machine {number}")))?;
+        let missing = || Trouble::Unproven(format!("no machine {number}"));
+        self.underlay.quiet(&self.members.get(&number).ok_or_else(missing)?.machine)?;
+        self.settle()?;
+        let member = self.members.get_mut(&number).ok_or_else(missing)?;
         Ok(self.underlay.cut(&mut member.machine, segment)?)
     }
 

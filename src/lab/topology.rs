@@ -16,14 +16,12 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::{Duration, Instant};
 
-use nix::ifaddrs::{InterfaceAddress, getifaddrs};
-use nix::net::if_::InterfaceFlags;
 use serde_json::{Value, json};
 
 use super::link::Links;
 use super::netns::{Namespace, sysctl};
+use super::ready::{until_running, until_usable};
 use crate::model::addr::{ByFamily, Family, Mac, Subnet};
 
 /// A segment's bridge, in the lab's own namespace.
@@ -33,9 +31,6 @@ fn bridge(segment: u8) -> String {
 
 /// The metric of default routes; each move of a machine makes a better one.
 const METRIC: u32 = 1024;
-
-/// How long a wire may take to carry anything.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which addresses things have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,6 +260,9 @@ impl Underlay {
         machine.network.run(|| Links::open()?.up(uplink))??;
         // What a bridge does not forward yet would be lost, the search for neighbours first of all.
         self.namespace.run(|| until_running(&port(number, segment)))??;
+        let six = addressing.dual_stack;
+        let ready = || until_running(uplink).and_then(|()| if six { until_usable(uplink) } else { Ok(()) });
+        machine.network.run(ready)??;
         machine.network.run(|| {
             let mut links = Links::open()?;
             for (ip, len) in addressing.machine_on(number, segment) {
@@ -273,6 +271,19 @@ impl Underlay {
             // The one over the old wire stays as long as the wire does: a VXLAN device is bound to it.
             let metric = METRIC.saturating_sub(machine.moves + 1);
             addressing.gateway(segment).iter().try_for_each(|(ip, _)| links.default_route(*ip, metric))
+        })?
+    }
+
+    /// Takes a machine's addresses off the wire to the segment that it was on, so that nothing is sent there any more.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn quiet(&self, machine: &Machine) -> io::Result<()> {
+        let (addressing, number, segment) = (self.addressing, machine.number, machine.segment);
+        machine.network.run(|| {
+            let mut links = Links::open()?;
+            let mut addresses = addressing.machine_on(number, segment).into_iter();
+            addresses.try_for_each(|(ip, len)| links.no_address(self.uplink(number, segment), ip, len))
         })?
     }
 
@@ -335,22 +346,6 @@ const fn mac(segment: u8, number: u8) -> Mac {
 /// The bridge's end of a machine's wire to a segment.
 fn port(number: u8, segment: u8) -> String {
     if segment == 1 { format!("to-{}", name(number)) } else { format!("to-{}-{segment}", name(number)) }
-}
-
-/// Waits until an interface has a carrier, and everything that depends on it knows.
-fn until_running(name: &str) -> io::Result<()> {
-    let begun = Instant::now();
-    loop {
-        let running =
-            |it: InterfaceAddress| it.interface_name == name && it.flags.contains(InterfaceFlags::IFF_RUNNING);
-        if getifaddrs()?.any(running) {
-            return Ok(());
-        }
-        if begun.elapsed() > PATIENCE {
-            return Err(io::Error::other(format!("{name} has no carrier")));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Lets the calling thread's namespace forward packets, whichever way the answers come back.

@@ -18,6 +18,8 @@ pub struct Link {
     pub mtu: u32,
     /// IFF_UP: an administrator set it up.
     pub up: bool,
+    /// IFF_RUNNING: it is up and has a carrier.
+    pub running: bool,
     /// IFF_LOOPBACK.
     pub loopback: bool,
     /// What it is.

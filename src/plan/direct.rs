@@ -26,7 +26,7 @@ impl OnLink {
         let near: Vec<IfIndex> = host
             .links
             .iter()
-            .filter(|link| link.up && !link.loopback && link.mac.is_some() && !ours.contains(&link.name))
+            .filter(|link| link.running && !link.loopback && link.mac.is_some() && !ours.contains(&link.name))
             .map(|link| link.index)
             .collect();
         let mut best: BTreeMap<Subnet, (u32, Option<IfIndex>)> = BTreeMap::new();

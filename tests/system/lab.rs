@@ -63,10 +63,7 @@ fn the_lab_heals_everything() {
 }
 
 fn a_node_that_changes_its_network_loses_nothing() {
-    // A machine that is starved of its processors loses pings by itself, but not each time.
-    let tour = || weft(&["lab", "--json", "--dual-stack", "--segments", "2"]).output().unwrap();
-    let found = (0..3).map(|_| tour()).find(|output| output.status.success()).unwrap_or_else(tour);
-    let found = outcome(&found);
+    let found = outcome(&weft(&["lab", "--json", "--dual-stack", "--segments", "2"]).output().unwrap());
     assert_eq!(found["ok"], true);
     let scenes = found["scenes"].as_array().unwrap();
     let moves: Vec<_> = scenes.iter().filter(|scene| scene["what"].as_str().unwrap().contains("moves")).collect();

@@ -50,6 +50,7 @@ impl Net {
             return;
         }
         interface.link.up = true;
+        interface.link.running = true;
         if interface.link.loopback {
             interface.link.addresses =
                 vec![address(IpAddr::V4(Ipv4Addr::LOCALHOST), 8), address(IpAddr::V6(Ipv6Addr::LOCALHOST), 128)];
@@ -68,6 +69,7 @@ impl Net {
             return;
         }
         interface.link.up = false;
+        interface.link.running = false;
         interface.neighbours.clear();
         interface.link.addresses.retain(|held| held.ip.is_ipv4());
         self.flush_routes(index);

@@ -80,6 +80,7 @@ impl Net {
             mac: Some(mac),
             mtu,
             up: false,
+            running: false,
             loopback: false,
             kind,
             addrgen_none: false,

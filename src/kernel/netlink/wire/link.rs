@@ -53,6 +53,7 @@ pub fn parse(body: &[u8]) -> Result<Link, Malformed> {
         mac: None,
         mtu: 0,
         up: has(libc::IFF_UP),
+        running: has(libc::IFF_RUNNING),
         loopback: has(libc::IFF_LOOPBACK),
         kind: LinkKind::Other(String::new()),
         addrgen_none: false,
