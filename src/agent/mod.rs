@@ -15,11 +15,13 @@ pub mod cni_file;
 pub mod condition;
 mod counted;
 pub mod flannel_rules;
+pub mod host_watch;
 pub mod reconciler;
 pub mod subnet_file;
 pub mod upkeep;
 pub mod view;
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -35,6 +37,7 @@ use self::cni_file::CniFile;
 use self::condition::NetworkCondition;
 use self::counted::CountedNetlink;
 use self::flannel_rules::FlannelRules;
+use self::host_watch::HostWatch;
 use self::reconciler::Reconciler;
 use self::subnet_file::SubnetFile;
 use self::upkeep::{Upkeep, UpkeepCounters, Wish};
@@ -47,6 +50,8 @@ use crate::cluster::timing::Timing;
 use crate::cluster::watch::{Handle, Watcher};
 use crate::config::RunConfig;
 use crate::kernel::netlink::{Netlink, Waker};
+use crate::node::cni;
+use crate::plan::bridge::Leases;
 use crate::reconcile::Report;
 use crate::status::notices::Notices;
 use crate::status::{self, Identity};
@@ -84,8 +89,18 @@ async fn supervise(config: RunConfig) -> Result<(), String> {
         Some(address) => Some(status::http::bind(address).await?),
         None => None,
     };
-    let Parts { watcher, handle, reconciler, announcer, condition, subnet_file, cni_file, flannel_rules, sources } =
-        assemble(&config).await?;
+    let Parts {
+        watcher,
+        handle,
+        reconciler,
+        announcer,
+        condition,
+        subnet_file,
+        cni_file,
+        flannel_rules,
+        host_watch,
+        sources,
+    } = assemble(&config).await?;
     let (waker, dead) = start_reconciler(reconciler, sources.sums.clone()).await?;
     let http = async {
         match listener {
@@ -93,7 +108,7 @@ async fn supervise(config: RunConfig) -> Result<(), String> {
             None => std::future::pending().await,
         }
     };
-    let cni = async {
+    let keep_cni = async {
         match cni_file {
             Some(keeper) => keeper.run().await,
             None => std::future::pending().await,
@@ -114,8 +129,9 @@ async fn supervise(config: RunConfig) -> Result<(), String> {
         () = announcer.run() => {}
         () = condition => {}
         () = subnet_file.run() => {}
-        () = cni => {}
+        () = keep_cni => {}
         () = flannel_rules.run() => {}
+        () = host_watch.run() => {}
     }
     Ok(())
 }
@@ -130,6 +146,7 @@ struct Parts {
     subnet_file: SubnetFile,
     cni_file: Option<CniFile>,
     flannel_rules: FlannelRules,
+    host_watch: HostWatch,
     sources: Arc<Sources>,
 }
 
@@ -156,6 +173,7 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         condition: config.set_condition.then(Arc::default),
         subnet_file: Arc::default(),
         flannel_rules: Arc::default(),
+        host: Arc::default(),
         cni: config.cni.as_ref().map(|cni| Arc::new(Mutex::new(CniFile::unwritten(&cni.dir, cni.form)))),
     });
     let reconciler = Reconciler {
@@ -163,6 +181,7 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         resync: config.resync,
         snapshots: handle.snapshots(),
         reports,
+        leases: leases(config.cni.is_some()),
         on_report: on_report(sources.sums.clone(), handle.clone()),
         clock,
         heartbeat: sources.heartbeat.clone(),
@@ -182,8 +201,29 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         counters: sources.subnet_file.clone(),
     };
     let flannel_rules = FlannelRules { reports: reported.clone(), clock, shown: sources.flannel_rules.clone() };
+    let host_watch =
+        HostWatch { overlay: config.settings.overlay.clone(), reports: reported.clone(), shown: sources.host.clone() };
     let cni_file = cni_keeper(config, reported, &sources);
-    Ok(Parts { watcher, handle, reconciler, announcer, condition, subnet_file, cni_file, flannel_rules, sources })
+    Ok(Parts {
+        watcher,
+        handle,
+        reconciler,
+        announcer,
+        condition,
+        subnet_file,
+        cni_file,
+        flannel_rules,
+        host_watch,
+        sources,
+    })
+}
+
+/// Reads who may be using the pods' bridge.
+fn leases(ours: bool) -> Box<dyn FnMut() -> Leases + Send> {
+    Box::new(move || match ours {
+        true => cni::leases(Path::new(cni::LEASES)).map_or(Leases::Unknown, Leases::Known),
+        false => Leases::NotOurs,
+    })
 }
 
 /// The keeper of the CNI configuration, if weft is to keep one.

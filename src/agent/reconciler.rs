@@ -10,6 +10,7 @@ use super::clock::{Clock, jitter};
 use crate::kernel::{Heard, Listen};
 use crate::model::node::Snapshot;
 use crate::model::settings::Settings;
+use crate::plan::bridge::Leases;
 use crate::plan::pace::{Ended, Pace};
 use crate::reconcile::{Input, Memory, Report, Verdict, pass};
 
@@ -42,6 +43,8 @@ pub struct Reconciler {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Where reports go.
     pub reports: watch::Sender<Option<Arc<Report>>>,
+    /// Who may be using the pods' bridge, read before each pass.
+    pub leases: Box<dyn FnMut() -> Leases + Send>,
     /// Called with every report, on this thread.
     pub on_report: Box<dyn FnMut(&Report) + Send>,
     /// Since the agent started.
@@ -75,7 +78,8 @@ impl Reconciler {
     fn pass(&mut self, kernel: &mut dyn Listen, memory: &mut Memory, pace: &mut Pace) {
         let began = self.clock.now();
         let snapshot = self.snapshots.borrow_and_update().clone();
-        let input = Input { settings: &self.settings, snapshot: &snapshot };
+        let leases = (self.leases)();
+        let input = Input { settings: &self.settings, snapshot: &snapshot, leases: &leases };
         let mut report = pass(kernel, &input, memory, began);
         let ended = self.clock.now();
         report.took = ended.saturating_sub(began);

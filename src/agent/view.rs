@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::clock::Clock;
+use super::host_watch::Shown;
 use super::reconciler::Heartbeat;
 use super::subnet_file::SubnetFileCounters;
 use super::upkeep::UpkeepCounters;
@@ -50,6 +51,8 @@ pub struct Sources {
     pub announcement_in_place: Arc<AtomicBool>,
     /// The condition's keeper's, if there is one.
     pub condition: Option<Arc<UpkeepCounters>>,
+    /// What the host lacks.
+    pub host: Shown,
     /// The CNI configuration's keeper's, if there is one.
     pub cni: Option<Arc<Mutex<Cni>>>,
     /// What became of flannel's packet rules.
@@ -97,6 +100,11 @@ impl Sources {
                 subnet_env_failed: self.subnet_file.failed.load(Ordering::Relaxed),
             },
             flannel_rules: self.flannel_rules.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            host_problems: {
+                let problems = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+                problems.iter().map(|problem| (problem.label, problem.text.clone())).collect()
+            },
+            host_labels: &crate::node::host::LABELS,
             cni: self.cni(),
             // The tasks (API watch, announcer, file keeper) have no beat: they share the server's thread, so
             // that it answers at all shows that it runs, and each may rightly wait for long.

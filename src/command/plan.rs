@@ -16,6 +16,7 @@ use crate::kernel::netlink::Netlink;
 use crate::model::addr::Family;
 use crate::model::node::Snapshot;
 use crate::model::op::Ack;
+use crate::plan::bridge::Leases;
 use crate::reconcile::peers::peer_states;
 use crate::reconcile::report::{PeerState, Report, Verdict};
 use crate::reconcile::{Input, preview};
@@ -52,7 +53,7 @@ fn plan(config: &PlanConfig) -> Result<Report, String> {
     let snapshot = read_nodes(config)?;
     let mut kernel = Netlink::open().map_err(|error| format!("opening a netlink socket: {error}"))?;
     let host = kernel.observe(&config.settings.scope()).map_err(|error| error.to_string())?;
-    Ok(preview(&host, &Input { settings: &config.settings, snapshot: &snapshot }))
+    Ok(preview(&host, &Input { settings: &config.settings, snapshot: &snapshot, leases: &Leases::Unknown }))
 }
 
 fn read_nodes(config: &PlanConfig) -> Result<Snapshot, String> {

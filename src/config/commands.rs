@@ -242,8 +242,13 @@ fn node(args: NodeArgs, net: &NetConfigArgs, mut notices: Vec<String>) -> Result
             notices.push(format!("{flag} {ip} has no effect: {switch} is not true in the network configuration"));
         }
     }
-    let underlay =
-        UnderlayRules { iface: args.iface, iface_regex: args.iface_regex, can_reach: args.iface_can_reach, public_ip };
+    let underlay = UnderlayRules {
+        iface: args.iface,
+        iface_regex: args.iface_regex,
+        can_reach: args.iface_can_reach,
+        public_ip,
+        udp_checksum: args.udp_checksum,
+    };
     let settings = Settings { overlay: conf.overlay, underlay };
     Ok(Node { name, annotation_prefix: args.kube_annotation_prefix, settings, notices })
 }

@@ -78,6 +78,10 @@ pub struct NodeArgs {
     /// IPv6 address to advertise to peers
     #[arg(long, value_name = "IP", value_parser = values::ipv6)]
     pub public_ipv6: Option<IpAddr>,
+
+    /// Give an IPv4 device that is made an outer UDP checksum, as flannel does
+    #[arg(long, value_name = "true|false", action = clap::ArgAction::Set, default_value_t = false)]
+    pub udp_checksum: bool,
 }
 
 /// What to log.

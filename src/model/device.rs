@@ -19,6 +19,9 @@ pub struct DeviceSpec {
     pub gbp: bool,
     /// Whether the kernel learns FDB entries from received packets.
     pub learning: bool,
+    /// Whether a device that is made now gets an outer UDP checksum. Cannot be changed in place, and one
+    /// that is there keeps what it has: see docs/decisions/0011.
+    pub udp_checksum: bool,
     /// The interface that outer packets leave by.
     pub underlay: IfIndex,
     /// Its name, for messages.

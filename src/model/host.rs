@@ -24,6 +24,8 @@ pub struct Link {
     pub loopback: bool,
     /// What it is.
     pub kind: LinkKind,
+    /// The bridge (or bond) that it is a port of.
+    pub master: Option<IfIndex>,
     /// `addrgenmode none`: the kernel makes no link-local address on it.
     pub addrgen_none: bool,
     /// `disable_ipv6`; `None` where the kernel has no IPv6 for it.
@@ -56,6 +58,8 @@ pub struct VxlanAttributes {
     pub learning: bool,
     /// Group-based policy.
     pub gbp: bool,
+    /// Whether outer packets over IPv4 get a UDP checksum; IPv6 is not asked.
+    pub udp_checksum: bool,
     /// Flow-based (`external`), or with a group or remote: not a device of flannel's kind.
     pub alien: bool,
 }

@@ -196,6 +196,7 @@ impl fmt::Display for LinkOp {
                 write!(f, "ip link add {} mtu {} address {} txqueuelen 0", spec.name, spec.mtu, spec.mac)?;
                 write!(f, " type vxlan id {} dev {} local {}", spec.vni, spec.underlay_name, spec.local)?;
                 write!(f, " dstport {} {}", spec.port, switch(spec.learning, "learning", "nolearning"))?;
+                f.write_str(switch(spec.udp_checksum, "", " noudpcsum"))?;
                 f.write_str(switch(spec.gbp, " gbp", ""))
             }
             Self::Delete(dev) => write!(f, "ip link del {}", dev.name),

@@ -59,6 +59,8 @@ pub struct UnderlayRules {
     pub can_reach: Option<IpAddr>,
     /// `--public-ip`, `--public-ipv6`: the address to advertise.
     pub public_ip: ByFamily<Option<IpAddr>>,
+    /// `--udp-checksum`: whether an IPv4 device that is made gets an outer UDP checksum.
+    pub udp_checksum: bool,
 }
 
 /// What the CNI network configuration consists of.

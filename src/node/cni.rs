@@ -9,7 +9,10 @@
 //! The rules of libcni: of the files in the directory that end in `.conf`, `.conflist` or `.json` the
 //! runtime takes the first by name, and a key that it does not know means nothing to it.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
+use std::{fs, io};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -141,6 +144,30 @@ fn bridge(env: &SubnetEnv) -> BridgePlugin {
             ranges: networks().map(|(_, subnet)| [Range { subnet }]).collect(),
             routes: networks().map(|(dst, _)| Route { dst }).collect(),
         },
+    }
+}
+
+/// Where host-local keeps its leases: a file for each address, named after it.
+pub const LEASES: &str = "/var/lib/cni/networks/cbr0";
+
+/// The addresses that host-local has given out, by its directory; none if there is no directory yet.
+///
+/// # Errors
+/// If it cannot be read, or nothing of CNI can be seen here at all.
+pub fn leases(dir: &Path) -> io::Result<BTreeSet<IpAddr>> {
+    match fs::read_dir(dir) {
+        Ok(entries) => {
+            let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+            let names: io::Result<Vec<String>> = names.collect();
+            // IPv6 addresses have underscores in old versions of the plugin (on file systems without colons).
+            Ok(names?.iter().filter_map(|name| name.replace('_', ":").parse().ok()).collect())
+        }
+        // In a container /var/lib/cni is there only if it was mounted.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let seen = dir.parent().and_then(Path::parent).is_some_and(Path::is_dir);
+            if seen { Ok(BTreeSet::new()) } else { Err(error) }
+        }
+        Err(error) => Err(error),
     }
 }
 

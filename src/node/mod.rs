@@ -2,4 +2,5 @@
 
 pub mod cni;
 pub mod file;
+pub mod host;
 pub mod subnet_env;

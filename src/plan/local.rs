@@ -54,6 +54,8 @@ pub fn local(
         port: overlay.port,
         gbp: overlay.gbp,
         learning: overlay.learning,
+        // IPv6 packets without one are dropped by receivers (RFC 8200, section 8.1), unless told otherwise.
+        udp_checksum: settings.underlay.udp_checksum || family == Family::V6,
         underlay: underlay.index,
         underlay_name: underlay.name.clone(),
         local: underlay.local,

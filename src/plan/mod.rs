@@ -3,6 +3,7 @@
 
 pub mod attempts;
 mod beside;
+pub mod bridge;
 pub mod cause;
 pub mod claims;
 pub mod desired;

@@ -35,6 +35,19 @@ pub enum Verdict {
     Retry,
 }
 
+/// What an operator should know beyond the kernel's words.
+pub fn explain(op: &Op, refusal: &Refusal) -> Option<String> {
+    match (op, refusal.errno) {
+        // rtnl_newlink, where no module of that kind can be loaded.
+        (Op::Link(LinkOp::Create(_)), EOPNOTSUPP) => Some(format!(
+            "{refusal}: the host's kernel lacks VXLAN: `modprobe vxlan` on the host, and a line \"vxlan\" in a file in \
+             /etc/modules-load.d; some distributions have it in a package of its own (linux-modules-extra-…, \
+             kernel-modules-extra)"
+        )),
+        _ => None,
+    }
+}
+
 /// Classifies.
 pub fn verdict(op: &Op, refusal: &Refusal) -> Verdict {
     match (op, refusal.errno) {

@@ -3,6 +3,7 @@
 //! A pass over a kernel that is right reads it once and writes nothing. One that wrote ends with
 //! another look: what the kernel acknowledges is not a proof.
 
+mod bridge;
 mod leave;
 mod memory;
 mod pass;

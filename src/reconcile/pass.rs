@@ -8,11 +8,12 @@ use super::memory::{Memory, Renewal};
 use super::report::{ByKind, Change, FamilyReport, Pending, Report, Verdict};
 use crate::kernel::Kernel;
 use crate::model::addr::{ByFamily, Family};
-use crate::model::host::Host;
+use crate::model::host::{Host, LinkKind};
 use crate::model::node::{OwnNode, Snapshot};
 use crate::model::op::{Ack, Dev, LinkOp, Op};
 use crate::model::settings::Settings;
 use crate::plan::attempts::{Look, PutOff};
+use crate::plan::bridge::Leases;
 use crate::plan::cause::of_link;
 use crate::plan::desired::Desired;
 use crate::plan::device::{DeviceState, compare};
@@ -30,6 +31,8 @@ pub struct Input<'a> {
     pub settings: &'a Settings,
     /// The cluster.
     pub snapshot: &'a Snapshot,
+    /// Who may be using the pods' bridge.
+    pub leases: &'a Leases,
 }
 
 /// One pass. `now` is the time since the agent started; the caller fills in how long it took.
@@ -132,16 +135,22 @@ impl Pass<'_> {
                 report.device = Some(local.device.clone());
                 report.subnet = Some(local.subnet);
                 report.public_ip = Some(local.public_ip);
-                match self.device(local, host, &mut report) {
-                    Err(wrote) => wrote,
-                    Ok(dev) => match (desired.families.get(family), host.tables.get(family)) {
-                        (Some(wanted), Some(seen)) => {
-                            report.shadows = shadows(wanted, seen, host, &dev.name);
-                            self.tables(&dev, wanted, host, &mut report)
-                        }
-                        _ => false,
-                    },
-                }
+                report.udp_checksum = host.link(&local.device.name).and_then(|link| match &link.kind {
+                    LinkKind::Vxlan(vxlan) => Some(vxlan.udp_checksum),
+                    LinkKind::Other(_) => None,
+                });
+                let cleared = self.bridge(family, local, host, &mut report);
+                cleared
+                    | match self.device(local, host, &mut report) {
+                        Err(wrote) => wrote,
+                        Ok(dev) => match (desired.families.get(family), host.tables.get(family)) {
+                            (Some(wanted), Some(seen)) => {
+                                report.shadows = shadows(wanted, seen, host, &dev.name);
+                                self.tables(&dev, wanted, host, &mut report)
+                            }
+                            _ => false,
+                        },
+                    }
             }
         };
         *self.report.families.get_mut(family) = Some(report);
@@ -238,6 +247,10 @@ impl Pass<'_> {
                 Settled::Failed
             }
             verdict::Verdict::Retry => {
+                let problem = match ack {
+                    Ack::Refused(refusal) => verdict::explain(op, refusal).unwrap_or(problem),
+                    Ack::Done | Ack::Unknown(_) => problem,
+                };
                 self.memory.attempts.failed(op, problem, self.now);
                 Settled::Failed
             }

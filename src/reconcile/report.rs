@@ -58,6 +58,10 @@ pub enum Verdict {
 pub struct FamilyReport {
     /// The device as wanted; `None` while something it needs is missing.
     pub device: Option<DeviceSpec>,
+    /// Whether the device that is there has an outer UDP checksum.
+    pub udp_checksum: Option<bool>,
+    /// Addresses of an earlier pod CIDR on the pods' bridge, in sentences.
+    pub stale_bridge: Vec<String>,
     /// Our own pod CIDR.
     pub subnet: Option<Subnet>,
     /// Whether the device stands as wanted, with its address, up: able to receive.

@@ -10,6 +10,7 @@ use crate::model::node::{NodeRecord, OwnNode, Peer, Snapshot, Standing};
 use crate::model::op::Op;
 use crate::model::settings::{DEFAULT_PORT, Overlay, Settings, UnderlayRules};
 use crate::model::table::{PROTOCOL_BOOT, Route, RouteKey};
+use crate::plan::bridge::Leases;
 use crate::plan::cause::Cause;
 
 struct World {
@@ -71,7 +72,7 @@ impl World {
 
     fn pass(&mut self) -> Report {
         self.now += Duration::from_millis(10);
-        let input = Input { settings: &self.settings, snapshot: &self.snapshot };
+        let input = Input { settings: &self.settings, snapshot: &self.snapshot, leases: &Leases::Unknown };
         pass(&mut self.kernel, &input, &mut self.memory, self.now)
     }
 }
@@ -106,7 +107,7 @@ fn from_nothing_to_done_in_one_pass_and_then_nothing_more() {
         [
             &format!(
                 "ip link add flannel.1 mtu 1450 address {mac} txqueuelen 0 type vxlan id 1 dev eth0 local 192.168.0.1 \
-                 dstport 8472 nolearning"
+                 dstport 8472 nolearning noudpcsum"
             ),
             "ip link set flannel.1 addrgenmode none",
             "ip link set flannel.1 up",
@@ -294,7 +295,7 @@ fn a_dry_run_tells_what_a_pass_then_does() {
     world.pass();
     world.remove("node-1");
     let host = world.kernel.net.observe(&world.settings.scope());
-    let input = Input { settings: &world.settings, snapshot: &world.snapshot };
+    let input = Input { settings: &world.settings, snapshot: &world.snapshot, leases: &Leases::Unknown };
     let foretold: Vec<String> =
         super::preview(&host, &input).changes.iter().map(|change| change.op.to_string()).collect();
     let done: Vec<String> = world.pass().changes.iter().map(|change| change.op.to_string()).collect();
@@ -307,7 +308,7 @@ fn a_dry_run_shows_a_mass_removal_too() {
     world.pass();
     (1..=20).for_each(|n| world.remove(&format!("node-{n}")));
     let host = world.kernel.net.observe(&world.settings.scope());
-    let input = Input { settings: &world.settings, snapshot: &world.snapshot };
+    let input = Input { settings: &world.settings, snapshot: &world.snapshot, leases: &Leases::Unknown };
     let report = super::preview(&host, &input);
     assert_eq!((report.changes.len(), report.verdict), (60, Verdict::Converged));
 }

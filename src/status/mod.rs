@@ -69,6 +69,10 @@ pub struct View {
     pub announcements: Announcements,
     /// Packet rules that flannel left.
     pub flannel_rules: FlannelRules,
+    /// What the host lacks: a metric label and a sentence for the operator each.
+    pub host_problems: Vec<(&'static str, String)>,
+    /// The labels that there are.
+    pub host_labels: &'static [&'static str],
     /// The CNI network configuration; `None` if weft keeps none.
     pub cni: Option<Cni>,
     /// When each loop last went round.

@@ -19,6 +19,8 @@ enum Subject {
     Own(usize),
     /// A family's device.
     Device(Family),
+    /// The pods' bridge, by a family's addresses.
+    Bridge(Family, usize),
     /// A family's removals.
     Withheld(Family),
     /// Another node, in a family.
@@ -49,7 +51,9 @@ impl Notices {
         for (subject, text) in new.take(LINES) {
             match subject {
                 Subject::Node(family, name) => tracing::warn!(node = &**name, "{family}: {text}"),
-                Subject::Device(family) | Subject::Withheld(family) => tracing::warn!("{family}: {text}"),
+                Subject::Device(family) | Subject::Bridge(family, _) | Subject::Withheld(family) => {
+                    tracing::warn!("{family}: {text}")
+                }
                 Subject::Route(family, name) => tracing::warn!(peer = &**name, "{family}: {text}"),
                 Subject::Pass | Subject::Own(_) => tracing::warn!("{text}"),
             }
@@ -63,7 +67,9 @@ impl Notices {
                 Subject::Node(family, name) | Subject::Route(family, name) => {
                     tracing::info!(node = &**name, "{family}: no longer so: {text}");
                 }
-                Subject::Device(family) | Subject::Withheld(family) => tracing::info!("{family}: no longer so: {text}"),
+                Subject::Device(family) | Subject::Bridge(family, _) | Subject::Withheld(family) => {
+                    tracing::info!("{family}: no longer so: {text}");
+                }
                 Subject::Pass | Subject::Own(_) => tracing::info!("no longer so: {text}"),
             }
         }
@@ -82,6 +88,8 @@ fn current(report: &Report) -> BTreeMap<Subject, String> {
     }
     for (family, of) in families() {
         now.extend(of.waiting.iter().map(|why| (Subject::Device(family), why.clone())));
+        let stale = of.stale_bridge.iter().enumerate();
+        now.extend(stale.map(|(at, why)| (Subject::Bridge(family, at), why.clone())));
         now.extend(of.withheld.iter().map(|why| (Subject::Withheld(family), why.clone())));
         let shadows = of.shadows.iter();
         now.extend(shadows.map(|shadow| (Subject::Route(family, shadow.peer.clone()), shadow.problem.clone())));

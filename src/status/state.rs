@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use self::family::OneFamily;
-use self::node::{CniConf, Flannels};
+use self::node::{CniConf, Flannels, HostProblem};
 use super::words::verdict_label;
 use super::{View, health};
 use crate::model::addr::Subnet;
@@ -36,6 +36,7 @@ struct State<'a> {
     own_node: Option<Own<'a>>,
     last_pass: Option<Pass<'a>>,
     families: BTreeMap<&'static str, OneFamily<'a>>,
+    host_problems: Vec<HostProblem<'a>>,
     cni_conf: Option<CniConf<'a>>,
     flannel_rules: Flannels<'a>,
     counters: Counters,
@@ -58,6 +59,7 @@ impl<'a> State<'a> {
             own_node: view.own.as_deref().map(|own| Own::of(own, &view.complaints)),
             last_pass: view.report.as_deref().map(|report| Pass::of(view, report)),
             families: families.collect(),
+            host_problems: view.host_problems.iter().map(HostProblem::of).collect(),
             cni_conf: view.cni.as_ref().map(CniConf::of),
             flannel_rules: Flannels::of(&view.flannel_rules),
             counters: Counters::of(view),

@@ -9,6 +9,7 @@ use weft::model::host::{Host, Scope};
 use weft::model::node::Snapshot;
 use weft::model::op::{Ack, Dev, LinkOp, Op};
 use weft::model::table::{Entry, Tables};
+use weft::plan::bridge::Leases;
 use weft::reconcile::{Input, Memory, Report, Verdict, pass};
 
 use crate::cluster::{Cluster, UNDERLAY};
@@ -82,7 +83,7 @@ impl<'a> Machine<'a> {
     pub(crate) fn pass(&mut self, snapshot: &Snapshot, memory: &mut Memory) -> Passed {
         let none = Took::default();
         (self.kernel.observing, self.kernel.applying, self.kernel.written) = (none, none, none);
-        let input = Input { settings: &self.cluster.settings, snapshot };
+        let input = Input { settings: &self.cluster.settings, snapshot, leases: &Leases::Unknown };
         self.kernel.watch = Watch::start();
         let report = pass(&mut self.kernel, &input, memory, Duration::from_secs(1));
         let total = self.kernel.watch.took();

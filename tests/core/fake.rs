@@ -70,6 +70,7 @@ impl Bench {
             port: 8472,
             gbp: false,
             learning: false,
+            udp_checksum: family == Family::V6,
             underlay: self.underlay,
             underlay_name: IfName::new("eth0"),
             local: ip(if v4 { "192.168.174.1" } else { "fd01::1" }),

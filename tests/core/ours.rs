@@ -10,6 +10,7 @@ use weft::kernel::fake::{Fault, Net};
 use weft::model::addr::{ByFamily, Family, IfName, Mac, Vni};
 use weft::model::host::LinkKind;
 use weft::model::node::OwnNode;
+use weft::plan::bridge::Leases;
 use weft::plan::cause::Cause;
 use weft::reconcile::{Input, Leave, Verdict, leave, preview};
 
@@ -213,7 +214,7 @@ proptest! {
         world.restart();
         let before = world.kernel.net.clone();
         let host = before.observe(&world.scope());
-        let input = Input { settings: &world.settings, snapshot: &world.snapshot };
+        let input = Input { settings: &world.settings, snapshot: &world.snapshot, leases: &Leases::Unknown };
         let foretold: Vec<_> = preview(&host, &input).changes.iter().map(|change| change.op.to_string()).collect();
         let done: Vec<_> = world.pass().changes.iter().map(|change| change.op.to_string()).collect();
         prop_assert_eq!(foretold, done);

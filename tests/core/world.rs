@@ -14,6 +14,7 @@ use weft::model::settings::{DEFAULT_PORT, Overlay, Settings, UnderlayRules};
 use weft::model::table::{
     Entry, Fdb, FdbKey, Neighbour, PROTOCOL_BOOT, PROTOCOL_WEFT, Route, RouteKey, Tables, flannel_metric, peer_metric,
 };
+use weft::plan::bridge::Leases;
 use weft::reconcile::{Input, Memory, Report, Verdict, pass};
 
 use crate::reference;
@@ -203,7 +204,7 @@ impl World {
     pub(crate) fn pass(&mut self) -> Report {
         self.now += Duration::from_millis(10);
         lock(&self.watch).begin(&self.kernel.net, ByFamily::from_fn(|family| self.wanted(family)));
-        let input = Input { settings: &self.settings, snapshot: &self.snapshot };
+        let input = Input { settings: &self.settings, snapshot: &self.snapshot, leases: &Leases::Unknown };
         let report = pass(&mut self.kernel, &input, &mut self.memory, self.now);
         if !lock(&self.watch).off {
             self.assert_honest(&report);
@@ -243,6 +244,7 @@ impl World {
             local: Some(spec.local),
             learning: spec.learning,
             gbp: spec.gbp,
+            udp_checksum: spec.udp_checksum,
             alien: false,
         };
         assert_eq!(link.kind, LinkKind::Vxlan(vxlan));

@@ -29,6 +29,7 @@ fn seeds() -> Vec<Vec<u8>> {
             port: 8472,
             gbp: true,
             learning: false,
+            udp_checksum: false,
             underlay: IfIndex(2),
             underlay_name: IfName::new("eth0"),
             local: ip,

@@ -94,6 +94,7 @@ impl Node {
             port: 8472,
             gbp: false,
             learning: false,
+            udp_checksum: family == Family::V6,
             underlay: self.link(UNDERLAY).index,
             underlay_name: IfName::new(UNDERLAY),
             local: ip(local),

@@ -8,6 +8,7 @@ use weft::kernel::fake::{FakeKernel, Fault, Net};
 use weft::model::addr::{ByFamily, IfName, Mac, Vni};
 use weft::model::node::{Absence, NodeRecord, OwnNode, Peer, Snapshot, Standing, Unusable};
 use weft::model::settings::{DEFAULT_PORT, Overlay, Settings, UnderlayRules};
+use weft::plan::bridge::Leases;
 use weft::reconcile::{Input, Memory, Report, pass};
 use weft::status::{Announcements, Api, Beat, Cni, CniState, FlannelRules, Identity, Netlink, Process, Totals, View};
 
@@ -95,7 +96,7 @@ impl World {
     /// One pass, of 4 ms, a second after the last one.
     pub(crate) fn pass(&mut self) -> Arc<Report> {
         self.now += Duration::from_secs(1);
-        let input = Input { settings: &self.settings, snapshot: &self.snapshot };
+        let input = Input { settings: &self.settings, snapshot: &self.snapshot, leases: &Leases::Unknown };
         let mut report = pass(&mut self.kernel, &input, &mut self.memory, self.now);
         report.took = Duration::from_millis(4);
         self.totals.absorb(&report);
@@ -153,6 +154,8 @@ impl World {
                 subnet_env_failed: 0,
             },
             flannel_rules: FlannelRules { removed: 2, stays: vec!["rules of flannel stay".into()] },
+            host_problems: vec![("networkd", "systemd-networkd manages flannel.1".into())],
+            host_labels: &weft::node::host::LABELS,
             cni: Some(Cni {
                 file: "/etc/cni/net.d/10-weft.conflist".into(),
                 form: "standard",

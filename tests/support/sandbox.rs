@@ -119,8 +119,12 @@ fn inside() -> Result<(), String> {
     }
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(refused("make mounts private"))?;
-    mount(Some("tmpfs"), DIRECTORY, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755"))
-        .map_err(refused("mount a tmpfs"))
+    // Programs keep state in both; the CNI plugins their leases in the second.
+    for directory in [DIRECTORY, "/var/lib"] {
+        mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755"))
+            .map_err(refused("mount a tmpfs"))?;
+    }
+    Ok(())
 }
 
 /// Gets the right to make network namespaces. Call it while the process has one thread.

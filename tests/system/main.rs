@@ -24,6 +24,7 @@ mod flannel;
 mod garbage;
 mod heal;
 mod honesty;
+mod host;
 #[path = "../support/http.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod http;
@@ -43,6 +44,7 @@ mod shape;
 mod stage;
 mod takeover;
 mod topology;
+mod underlay;
 #[path = "../support/world.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod world;
@@ -65,6 +67,8 @@ fn main() -> std::process::ExitCode {
         heal::all(),
         restart::all(),
         cni::all(),
+        host::all(),
+        underlay::all(),
     ];
     sandbox::contained(tests.concat(), heal::print)
 }

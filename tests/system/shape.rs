@@ -17,6 +17,7 @@ crate::tests![a_peer_gets_what_flannel_gives_it];
 const RECORDED: [&[&str]; 2] = [
     &[
         "link flannel.1: inet6_addr_gen_mode eui64 -> none",
+        "link flannel.1: udp_csum true -> false",
         // What follows from it: no link-local address, and so none of its routes.
         "address fe80: only flannel's",
         "route fe80: only flannel's",
@@ -105,5 +106,9 @@ fn fields(name: &str, theirs: &Value, ours: &Value) -> Vec<String> {
     let keys: BTreeSet<&String> =
         [theirs, ours].iter().flat_map(|fact| fact.as_object().expect("fields").keys()).collect();
     let differing = keys.into_iter().filter(|key| theirs[*key] != ours[*key]);
-    differing.map(|key| format!("{name}: {key} {} -> {}", shown(theirs, key), shown(ours, key))).collect()
+    let one = |key: &String| match (&theirs[key], &ours[key]) {
+        (Value::Object(_), Value::Object(_)) => fields(name, &theirs[key], &ours[key]),
+        _ => vec![format!("{name}: {key} {} -> {}", shown(theirs, key), shown(ours, key))],
+    };
+    differing.flat_map(one).collect()
 }

@@ -80,6 +80,7 @@ impl Net {
             local: Some(spec.local),
             learning: spec.learning,
             gbp: spec.gbp,
+            udp_checksum: spec.udp_checksum,
             alien: false,
         };
         if self.vxlans().any(|(_, other)| other.vni == spec.vni && meets(other, &attributes) && other.gbp == spec.gbp) {

@@ -83,6 +83,7 @@ impl Net {
             running: false,
             loopback: false,
             kind,
+            master: None,
             addrgen_none: false,
             ipv6_disabled: Some(false),
             addresses: Vec::new(),

@@ -1,6 +1,8 @@
 //! Which notifications are worth a look. A node's kernel is busy with the devices of pods; a neighbour
 //! that comes and goes on one of those is none of our business.
 
+use std::net::IpAddr;
+
 use nix::libc;
 
 use super::wire::frame::{Frame, u32_at};
@@ -15,12 +17,13 @@ pub struct Interest {
     devices: ByFamily<Option<IfIndex>>,
     networks: ByFamily<Option<Subnet>>,
     ways: bool,
+    reach: Option<IpAddr>,
 }
 
 impl Interest {
     /// In these devices, and in what is in scope.
     pub const fn new(devices: ByFamily<Option<IfIndex>>, scope: &Scope) -> Self {
-        Self { looked: true, devices, networks: scope.networks, ways: scope.ways }
+        Self { looked: true, devices, networks: scope.networks, ways: scope.ways, reach: scope.reach }
     }
 
     /// The devices whose rows matter.
@@ -50,6 +53,8 @@ impl Interest {
     fn has_route(&self, seen: &RouteSeen) -> bool {
         let dst = seen.key.dst;
         let inside = || self.networks.get(dst.family()).is_some_and(|network| network.contains_subnet(dst));
-        seen.is_ordinary() && (self.ways || dst.is_default() || seen.oif.is_some_and(|oif| self.has(oif)) || inside())
+        let on_the_way = || self.reach.is_some_and(|to| dst.contains(to));
+        let ours = || seen.oif.is_some_and(|oif| self.has(oif));
+        seen.is_ordinary() && (self.ways || dst.is_default() || ours() || inside() || on_the_way())
     }
 }

@@ -19,6 +19,7 @@ pub(super) struct OneFamily<'a> {
     waiting: Option<&'a str>,
     public_ip: Option<IpAddr>,
     device: Option<Device<'a>>,
+    stale_bridge_addresses: &'a [String],
     entries: BTreeMap<&'static str, Rows>,
     withheld: Option<&'a str>,
     pending: Vec<Pending<'a>>,
@@ -59,7 +60,8 @@ impl<'a> OneFamily<'a> {
             ready: of.ready,
             waiting: of.waiting.as_deref(),
             public_ip: of.public_ip,
-            device: of.device.as_ref().map(Device::of),
+            device: of.device.as_ref().map(|spec| Device::of(spec, of.udp_checksum)),
+            stale_bridge_addresses: &of.stale_bridge,
             entries: Kind::ALL.into_iter().map(rows).collect(),
             withheld: of.withheld.as_deref(),
             pending: pending.collect(),
@@ -81,10 +83,13 @@ struct Device<'a> {
     address: IpAddr,
     gbp: bool,
     learning: bool,
+    udp_checksum: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    udp_checksum_note: Option<String>,
 }
 
 impl<'a> Device<'a> {
-    fn of(spec: &'a DeviceSpec) -> Self {
+    fn of(spec: &'a DeviceSpec, udp_checksum: Option<bool>) -> Self {
         Self {
             name: spec.name.as_str(),
             vni: spec.vni.get(),
@@ -96,8 +101,22 @@ impl<'a> Device<'a> {
             address: spec.address,
             gbp: spec.gbp,
             learning: spec.learning,
+            udp_checksum,
+            udp_checksum_note: udp_checksum.and_then(|is| note(spec, is)),
         }
     }
+}
+
+/// What to do about a device that was made otherwise: nothing, mostly.
+fn note(spec: &DeviceSpec, is: bool) -> Option<String> {
+    (is != spec.udp_checksum).then(|| {
+        let (has, would) = if is { ("has", "without one") } else { ("lacks", "with one") };
+        format!(
+            "this device {has} an outer UDP checksum and keeps it so: that cannot be changed in place; `ip link del {}` \
+             makes weft put another in its place, {would}, at the price of a moment without traffic",
+            spec.name
+        )
+    })
 }
 
 #[derive(Serialize)]

@@ -43,3 +43,15 @@ impl<'a> CniConf<'a> {
         }
     }
 }
+
+#[derive(Serialize)]
+pub(super) struct HostProblem<'a> {
+    problem: &'static str,
+    because: &'a str,
+}
+
+impl<'a> HostProblem<'a> {
+    pub(super) fn of((problem, because): &'a (&'static str, String)) -> Self {
+        Self { problem, because }
+    }
+}

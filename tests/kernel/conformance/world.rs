@@ -262,6 +262,7 @@ impl Dice {
             port: if self.once_in(8) { 4789 } else { 8472 },
             gbp: self.once_in(8),
             learning: self.once_in(4),
+            udp_checksum: family == Family::V6,
             underlay: IfIndex(0),
             underlay_name: underlay,
             local: self.local(family),

@@ -61,6 +61,7 @@ fn a_device_is_observed_with_its_attributes() {
             local: Some(spec.local),
             learning: false,
             gbp: false,
+            udp_checksum: family == Family::V6,
             alien: false,
         };
         assert_eq!(link.kind, LinkKind::Vxlan(wanted));
@@ -95,6 +96,7 @@ fn a_device_of_another_kind_is_told_apart() {
         local: None,
         learning: true,
         gbp: true,
+        udp_checksum: true,
         alien: false,
     };
     assert_eq!(kind, LinkKind::Vxlan(wanted));

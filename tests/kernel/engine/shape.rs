@@ -54,8 +54,8 @@ fn a_device_has_flannels_shape() {
     });
     let flannels = isolated(|| {
         Node::new();
-        // notes of flannel's netlink messages as commands; addrgenmode none is our one addition.
-        sh("ip link add flannel.1 mtu 1450 txqueuelen 0 address 0a:00:00:00:00:20 type vxlan id 1 dev eth0 local 192.168.174.1 ttl 0 tos 0 dstport 8472 nolearning noproxy norsc nol2miss nol3miss noudp6zerocsumtx noudp6zerocsumrx
+        // flannel's netlink messages as commands; addrgenmode none and noudpcsum are our additions.
+        sh("ip link add flannel.1 mtu 1450 txqueuelen 0 address 0a:00:00:00:00:20 type vxlan id 1 dev eth0 local 192.168.174.1 ttl 0 tos 0 dstport 8472 nolearning noproxy norsc nol2miss nol3miss noudp6zerocsumtx noudp6zerocsumrx noudpcsum
             ip link add flannel-v6.1 mtu 1430 txqueuelen 0 address 0a:00:00:00:00:80 type vxlan id 1 dev eth0 local fd00:174::1 ttl 0 tos 0 dstport 8472 nolearning noproxy norsc nol2miss nol3miss noudp6zerocsumtx noudp6zerocsumrx
             ip link set flannel.1 addrgenmode none
             ip link set flannel-v6.1 addrgenmode none

@@ -30,6 +30,7 @@ mod number {
     pub(super) const VXLAN_PORT: u16 = 15;
     pub(super) const VXLAN_GROUP6: u16 = 16;
     pub(super) const VXLAN_LOCAL6: u16 = 17;
+    pub(super) const VXLAN_UDP_CSUM: u16 = 18;
     pub(super) const VXLAN_GBP: u16 = 23;
     pub(super) const VXLAN_COLLECT_METADATA: u16 = 25;
     /// AF_INET6, as the type of an attribute inside IFLA_AF_SPEC.
@@ -56,6 +57,7 @@ pub fn parse(body: &[u8]) -> Result<Link, Malformed> {
         running: has(libc::IFF_RUNNING),
         loopback: has(libc::IFF_LOOPBACK),
         kind: LinkKind::Other(String::new()),
+        master: None,
         addrgen_none: false,
         ipv6_disabled: None,
         addresses: Vec::new(),
@@ -65,6 +67,7 @@ pub fn parse(body: &[u8]) -> Result<Link, Malformed> {
             (libc::IFLA_IFNAME, value) => link.name = IfName::new(&string(value)),
             (libc::IFLA_ADDRESS, value) => link.mac = value.try_into().ok().map(Mac),
             (libc::IFLA_MTU, value) => link.mtu = u32_value(value)?,
+            (libc::IFLA_MASTER, value) => link.master = Some(u32_value(value)?).filter(|of| *of != 0).map(IfIndex),
             (libc::IFLA_LINKINFO, value) => link.kind = kind(value)?,
             (libc::IFLA_AF_SPEC, value) => read_inet6(value, &mut link)?,
             _ => {}
@@ -88,7 +91,8 @@ fn kind(info: &[u8]) -> Result<LinkKind, Malformed> {
 fn vxlan(data: &[u8]) -> Result<VxlanAttributes, Malformed> {
     let mut vni = None;
     let mut port = [0; 2];
-    let (mut underlay, mut local, mut learning, mut gbp, mut alien) = (None, None, false, false, false);
+    let (mut underlay, mut local) = (None, None);
+    let (mut learning, mut gbp, mut udp_checksum, mut alien) = (false, false, false, false);
     for attribute in attributes(data) {
         match attribute? {
             (number::VXLAN_ID, value) => vni = Vni::new(u32_value(value)?),
@@ -96,6 +100,7 @@ fn vxlan(data: &[u8]) -> Result<VxlanAttributes, Malformed> {
             (number::VXLAN_LOCAL | number::VXLAN_LOCAL6, value) => local = Some(ip(value)?),
             (number::VXLAN_LEARNING, value) => learning = is_set(value),
             (number::VXLAN_PORT, value) => port = value.try_into().map_err(|_| Malformed("port"))?,
+            (number::VXLAN_UDP_CSUM, value) => udp_checksum = is_set(value),
             // A flag: there or not, without a value.
             (number::VXLAN_GBP, _) => gbp = true,
             (number::VXLAN_GROUP | number::VXLAN_GROUP6, _) => alien = true,
@@ -105,7 +110,8 @@ fn vxlan(data: &[u8]) -> Result<VxlanAttributes, Malformed> {
     }
     let vni = vni.ok_or(Malformed("VXLAN device"))?;
     let local = local.filter(|ip: &IpAddr| !ip.is_unspecified());
-    Ok(VxlanAttributes { vni, port: u16::from_be_bytes(port), underlay, local, learning, gbp, alien })
+    let port = u16::from_be_bytes(port);
+    Ok(VxlanAttributes { vni, port, underlay, local, learning, gbp, udp_checksum, alien })
 }
 
 fn is_set(value: &[u8]) -> bool {
@@ -173,7 +179,8 @@ fn at(index: IfIndex) -> LinkMessage {
     message
 }
 
-/// The device with flannel's attributes (the outer checksum is not named: Linux turns it on), but down.
+/// The device with flannel's attributes, but down. The outer checksum is named only where it is not to be: Linux
+/// turns it on by itself.
 fn created(spec: &DeviceSpec) -> LinkMessage {
     let mut data = vec![
         InfoVxlan::Id(spec.vni.get()),
@@ -190,6 +197,9 @@ fn created(spec: &DeviceSpec) -> LinkMessage {
         InfoVxlan::UDPZeroCsumRX(false),
         InfoVxlan::Port(spec.port),
     ];
+    if !spec.udp_checksum {
+        data.push(InfoVxlan::UDPCsum(false));
+    }
     if spec.gbp {
         data.push(InfoVxlan::Gbp);
     }
