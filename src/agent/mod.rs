@@ -220,9 +220,8 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
 
 /// Reads who may be using the pods' bridge.
 fn leases(ours: bool) -> Box<dyn FnMut() -> Leases + Send> {
-    Box::new(move || match ours {
-        true => cni::leases(Path::new(cni::LEASES)).map_or(Leases::Unknown, Leases::Known),
-        false => Leases::NotOurs,
+    Box::new(move || {
+        if ours { cni::leases(Path::new(cni::LEASES)).map_or(Leases::Unknown, Leases::Known) } else { Leases::NotOurs }
     })
 }
 

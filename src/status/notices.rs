@@ -52,7 +52,7 @@ impl Notices {
             match subject {
                 Subject::Node(family, name) => tracing::warn!(node = &**name, "{family}: {text}"),
                 Subject::Device(family) | Subject::Bridge(family, _) | Subject::Withheld(family) => {
-                    tracing::warn!("{family}: {text}")
+                    tracing::warn!("{family}: {text}");
                 }
                 Subject::Route(family, name) => tracing::warn!(peer = &**name, "{family}: {text}"),
                 Subject::Pass | Subject::Own(_) => tracing::warn!("{text}"),
