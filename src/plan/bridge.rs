@@ -105,6 +105,7 @@ mod tests {
             mac: Some(Mac([2, 0, 0, 0, 0, 1])),
             mtu: 1450,
             up: true,
+            running: true,
             loopback: false,
             kind: LinkKind::Other("bridge".into()),
             master: master.map(IfIndex),
