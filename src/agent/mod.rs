@@ -194,28 +194,38 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         let ready = Arc::new(move || status::health::ready(&sources.view()).is_ok());
         upkeep(&client, own, counters, NetworkCondition { ready })
     });
-    let subnet_file = SubnetFile {
-        path: config.subnet_file.clone(),
-        overlay: config.settings.overlay.clone(),
-        reports: reported.clone(),
-        counters: sources.subnet_file.clone(),
-    };
-    let flannel_rules = FlannelRules { reports: reported.clone(), clock, shown: sources.flannel_rules.clone() };
-    let host_watch =
-        HostWatch { overlay: config.settings.overlay.clone(), reports: reported.clone(), shown: sources.host.clone() };
-    let cni_file = cni_keeper(config, reported, &sources);
+    let flannel_rules = FlannelRules { reports: reported, clock, shown: sources.flannel_rules.clone() };
     Ok(Parts {
         watcher,
         handle,
         reconciler,
         announcer,
         condition,
-        subnet_file,
-        cni_file,
+        subnet_file: subnet_keeper(config, &sources),
+        cni_file: cni_keeper(config, &sources),
         flannel_rules,
-        host_watch,
+        host_watch: host_watch(config, &sources),
         sources,
     })
+}
+
+/// The keeper of `subnet.env`.
+fn subnet_keeper(config: &RunConfig, sources: &Sources) -> SubnetFile {
+    SubnetFile {
+        path: config.subnet_file.clone(),
+        overlay: config.settings.overlay.clone(),
+        reports: sources.reports.clone(),
+        counters: sources.subnet_file.clone(),
+    }
+}
+
+/// What looks after the host.
+fn host_watch(config: &RunConfig, sources: &Sources) -> HostWatch {
+    HostWatch {
+        overlay: config.settings.overlay.clone(),
+        reports: sources.reports.clone(),
+        shown: sources.host.clone(),
+    }
 }
 
 /// Reads who may be using the pods' bridge.
@@ -226,14 +236,14 @@ fn leases(ours: bool) -> Box<dyn FnMut() -> Leases + Send> {
 }
 
 /// The keeper of the CNI configuration, if weft is to keep one.
-fn cni_keeper(config: &RunConfig, reports: watch::Receiver<Option<Arc<Report>>>, sources: &Sources) -> Option<CniFile> {
+fn cni_keeper(config: &RunConfig, sources: &Sources) -> Option<CniFile> {
     let (cni, shown) = config.cni.as_ref().zip(sources.cni.clone())?;
     Some(CniFile {
         dir: cni.dir.clone(),
         form: cni.form,
         subnet_file: config.subnet_file.clone(),
         overlay: config.settings.overlay.clone(),
-        reports,
+        reports: sources.reports.clone(),
         shown,
     })
 }
