@@ -42,6 +42,10 @@ impl World {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
         let directory = PathBuf::from(DIRECTORY).join(format!("world-{}", WORLDS.fetch_add(1, Ordering::Relaxed)));
         std::fs::create_dir(&directory).expect("a directory");
+        // As on any node of Kubernetes; turned on later it brings addresses and routes of the kernel's own.
+        for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            weft::lab::netns::sysctl(&format!("net/{switch}"), "1").expect("a sysctl");
+        }
         make_underlay(cluster::public_ips(0).map(|ip| ip.to_string()));
         let api = Arc::new(ApiServer::start(TcpListener::bind(API).expect("a port")).expect("an API server"));
         api.put_node(cluster::bare(0));
