@@ -84,5 +84,9 @@ pub(super) fn env_of(overlay: &Overlay, report: &Report) -> Option<SubnetEnv> {
     let of = |family| report.families.get(family).as_ref().filter(|family| family.ready);
     let subnets = ByFamily::from_fn(|family| of(family)?.subnet);
     let mtus = ByFamily::from_fn(|family| Some(of(family)?.device.as_ref()?.mtu));
-    SubnetEnv::of_node(overlay, subnets, mtus)
+    let masquerades = |family| {
+        let filter = report.filter.get(family);
+        filter.masquerades && filter.in_place
+    };
+    SubnetEnv::of_node(overlay, subnets, mtus, overlay.families().all(masquerades))
 }

@@ -146,20 +146,17 @@ const fn option(name: &'static str, why: &'static str) -> Ignored {
 }
 
 const ALWAYS: &str = "weft always reads nodes from the Kubernetes API";
-const MASQUERADE: &str =
-    "this version of weft does not masquerade; FLANNEL_IPMASQ=false in subnet.env makes the CNI bridge do it";
-const FILTER: &str = "this version of weft makes no packet filter rules";
+const FORWARD: &str =
+    "no table of weft's own can accept what another table drops; see `forwarding` in docs/operating.md";
 const ETCD: &str = "weft reads nodes from the Kubernetes API, not from etcd";
 const KLOG: &str = "use --log-level and --log-format";
 
 /// flanneld's other flags, of its releases up to v0.28.
 const IGNORED: &[Ignored] = &[
     switch("kube-subnet-mgr", ALWAYS),
-    switch("ip-masq", MASQUERADE),
-    switch("ip-masq-fully-random-disable", MASQUERADE),
-    switch("ip-masq-random-fully", MASQUERADE),
-    option("iptables-resync", FILTER),
-    switch("iptables-forward-rules", FILTER),
+    switch("ip-masq-random-fully", "weft masquerades with random ports unless --ip-masq-fully-random-disable is given"),
+    option("iptables-resync", "weft hears at once when its packet filter is changed"),
+    switch("iptables-forward-rules", FORWARD),
     switch("ip-blackhole-route", "this version of weft makes no blackhole route for its own pod CIDR"),
     option("subnet-lease-renew-margin", ETCD),
     option("etcd-endpoints", ETCD),
@@ -210,12 +207,10 @@ mod tests {
     fn the_arguments_of_flannels_daemonset_start_weft_with_notices() {
         let normal =
             normal(&["--ip-masq", "--kube-subnet-mgr", "--healthz-port=8081", "-v", "4"], &[]).expect("arguments");
-        assert_eq!(normal.args, ["run", "--healthz-port=8081"]);
+        assert_eq!(normal.args, ["run", "--ip-masq", "--healthz-port=8081"]);
         assert_eq!(
             normal.notices,
             [
-                "--ip-masq has no effect: this version of weft does not masquerade; FLANNEL_IPMASQ=false in subnet.env \
-                 makes the CNI bridge do it",
                 "--kube-subnet-mgr has no effect: weft always reads nodes from the Kubernetes API",
                 "--v has no effect: use --log-level and --log-format",
             ]
@@ -259,13 +254,13 @@ mod tests {
     #[test]
     fn a_malformed_flag_without_effect_is_still_refused() {
         assert_eq!(
-            normal(&["run", "--ip-masq=maybe"], &[]),
-            Err("--ip-masq is \"maybe\"; allowed is true or false".to_owned())
+            normal(&["run", "--kube-subnet-mgr=maybe"], &[]),
+            Err("--kube-subnet-mgr is \"maybe\"; allowed is true or false".to_owned())
         );
         assert_eq!(normal(&["run", "--etcd-prefix"], &[]), Err("--etcd-prefix needs a value".to_owned()));
         assert_eq!(
-            normal(&["run"], &[("FLANNELD_IP_MASQ", "maybe")]),
-            Err("FLANNELD_IP_MASQ is \"maybe\"; allowed is true or false".to_owned())
+            normal(&["run"], &[("FLANNELD_KUBE_SUBNET_MGR", "maybe")]),
+            Err("FLANNELD_KUBE_SUBNET_MGR is \"maybe\"; allowed is true or false".to_owned())
         );
     }
 

@@ -17,6 +17,7 @@ use super::flags::{
 };
 use super::netconf::{self, NetConf, NetConfError};
 use crate::model::addr::{ByFamily, Family};
+use crate::model::filter::{FilterRules, Masquerade};
 use crate::model::node::NodeName;
 use crate::model::settings::{CniForm, Overlay, Settings, UnderlayRules};
 
@@ -249,7 +250,11 @@ fn node(args: NodeArgs, net: &NetConfigArgs, mut notices: Vec<String>) -> Result
         public_ip,
         udp_checksum: args.udp_checksum,
     };
-    let settings = Settings { overlay: conf.overlay, underlay };
+    let masquerade = args
+        .ip_masq
+        .then_some(Masquerade { exclude: args.ip_masq_exclude, fully_random: !args.ip_masq_fully_random_disable });
+    let filter = FilterRules { masquerade, vteps: args.vtep_filter.into() };
+    let settings = Settings { overlay: conf.overlay, underlay, filter };
     Ok(Node { name, annotation_prefix: args.kube_annotation_prefix, settings, notices })
 }
 

@@ -9,6 +9,8 @@ use http::Uri;
 use regex_lite::Regex;
 
 use super::values;
+use crate::model::addr::Subnet;
+use crate::model::filter::VtepFilter;
 
 /// A node agent that keeps a flannel-compatible VXLAN overlay right.
 #[derive(Debug, Parser)]
@@ -82,6 +84,45 @@ pub struct NodeArgs {
     /// Give an IPv4 device that is made an outer UDP checksum, as flannel does
     #[arg(long, value_name = "true|false", action = clap::ArgAction::Set, default_value_t = false)]
     pub udp_checksum: bool,
+
+    /// Masquerade what pods send outside the pod network, and what comes into it from outside for other nodes' pods
+    #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
+          require_equals = true, value_parser = values::boolean)]
+    pub ip_masq: bool,
+
+    /// Destinations that see the pods' own addresses although --ip-masq is on (repeatable)
+    #[arg(long, value_name = "CIDR", value_parser = values::cidr)]
+    pub ip_masq_exclude: Vec<Subnet>,
+
+    /// Do not choose a random source port for each masqueraded connection
+    #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
+          require_equals = true, value_parser = values::boolean)]
+    pub ip_masq_fully_random_disable: bool,
+
+    /// What becomes of VXLAN packets from addresses that are no node's: delivered, counted, or counted and dropped
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = VtepFilterArg::Off)]
+    pub vtep_filter: VtepFilterArg,
+}
+
+/// `--vtep-filter`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VtepFilterArg {
+    /// Delivered, as Linux does.
+    Off,
+    /// Counted and delivered.
+    Audit,
+    /// Counted and dropped.
+    Enforce,
+}
+
+impl From<VtepFilterArg> for VtepFilter {
+    fn from(arg: VtepFilterArg) -> Self {
+        match arg {
+            VtepFilterArg::Off => Self::Off,
+            VtepFilterArg::Audit => Self::Audit,
+            VtepFilterArg::Enforce => Self::Enforce,
+        }
+    }
 }
 
 /// What to log.

@@ -7,7 +7,7 @@ use http::Uri;
 use regex_lite::Regex;
 
 use crate::cluster::annotations::Keys;
-use crate::model::addr::Family;
+use crate::model::addr::{Family, Subnet};
 
 /// Readers for clap: the error is what comes after "invalid value 'x' for '--flag':".
 pub type Parsed<T> = Result<T, String>;
@@ -83,6 +83,11 @@ pub fn ipv6(text: &str) -> Parsed<IpAddr> {
 
 fn of_family(text: &str, family: Family) -> Option<IpAddr> {
     address(text).ok().filter(|ip| Family::of(*ip) == family)
+}
+
+/// A network of either family.
+pub fn cidr(text: &str) -> Parsed<Subnet> {
+    text.parse().map_err(|_| "a network such as 192.0.2.0/24 or fd00::/64 is expected".to_owned())
 }
 
 /// A time such as `60s`, `2m`, `1h`; a bare number is in seconds. One second to one hour.

@@ -9,7 +9,7 @@ use super::netlink::wire::frame::attributes;
 use super::nft::{Names, Nft};
 use crate::model::addr::Family;
 use crate::model::leftover::{Chain, Filter, Leftover, Seen, table_name};
-use crate::model::nft::{Expression, ListedRule, NftChange, OUR_TABLE, TableName, Verdict};
+use crate::model::nft::{Expression, ListedRule, NftChange, OUR_CHAINS, OUR_TABLE, TableName, Verdict};
 use crate::model::op::{Ack, Refusal};
 
 /// Why they were not found or not taken away.
@@ -31,9 +31,6 @@ pub enum Trouble {
     #[error(transparent)]
     Legacy(#[from] legacy::Trouble),
 }
-
-/// The chain of weft's table that masquerades.
-const OUR_POSTROUTING: &str = "postrouting";
 
 /// A chain of `iptables-nft` with the rules of its table that lead to it.
 struct Linked {
@@ -92,7 +89,7 @@ pub fn remove(what: Leftover, lock: &Path) -> Result<bool, Trouble> {
 /// If nf_tables cannot be read.
 pub fn is_replaced(family: Family) -> Result<bool, Trouble> {
     let mut nft = Nft::open().map_err(Trouble::Socket)?;
-    let names = Names { chains: &[OUR_POSTROUTING], sets: &[] };
+    let names = Names { chains: &OUR_CHAINS, sets: &[] };
     let Some(seen) = nft.look(&TableName::new(family, OUR_TABLE), names)? else { return Ok(false) };
     let rules = seen.chains.values().filter(|(chain, _)| chain.base.is_some()).flat_map(|(_, rules)| rules);
     let masquerades = |rule: &ListedRule| {

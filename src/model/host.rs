@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::addr::{ByFamily, Family, IfIndex, IfName, Mac, Subnet, Vni};
+use super::nft::SeenTable;
 use super::table::Tables;
 
 /// One interface.
@@ -144,6 +145,10 @@ pub struct Host {
     pub reach: Option<(IfIndex, IpAddr)>,
     /// The tables of each device of ours that exists; with [`Scope::ways`] of every family in scope.
     pub tables: ByFamily<Option<Tables>>,
+    /// Our packet filter in each family, if it is there.
+    pub filter: ByFamily<Option<SeenTable>>,
+    /// Why the packet filter could not be read.
+    pub filter_problem: Option<String>,
 }
 
 impl Host {

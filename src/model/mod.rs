@@ -3,6 +3,7 @@
 
 pub mod addr;
 pub mod device;
+pub mod filter;
 pub mod host;
 pub mod leftover;
 pub mod nft;

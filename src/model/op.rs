@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::addr::{Family, IfIndex, IfName, Mac};
 use super::device::DeviceSpec;
+use super::nft::NftChange;
 use super::table::{Entry, PROTOCOL_BOOT, PROTOCOL_WEFT, Route, RouteKey};
 
 /// A device as it stands in the kernel during one pass.
@@ -40,6 +41,19 @@ pub enum Op {
         /// The row as seen.
         entry: Entry,
     },
+    /// To our packet filter. It goes to the kernel alone, not among others.
+    Filter(FilterOp),
+}
+
+/// A change to our packet filter in one family, as one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilterOp {
+    /// The family.
+    pub family: Family,
+    /// What a person is told in the place of a device's name.
+    pub name: IfName,
+    /// All of them happen at once, or none.
+    pub changes: Vec<NftChange>,
 }
 
 /// A change to a device.
@@ -109,6 +123,7 @@ impl Op {
         match self {
             Self::Set { dev, .. } | Self::Del { dev, .. } => &dev.name,
             Self::Link(op) => op.device(),
+            Self::Filter(op) => &op.name,
         }
     }
 
@@ -116,7 +131,7 @@ impl Op {
     pub const fn entry(&self) -> Option<&Entry> {
         match self {
             Self::Set { entry, .. } | Self::Del { entry, .. } => Some(entry),
-            Self::Link(_) => None,
+            Self::Link(_) | Self::Filter(_) => None,
         }
     }
 }
@@ -141,6 +156,35 @@ impl LinkOp {
     }
 }
 
+impl FilterOp {
+    /// What it does, however many rules and addresses that is.
+    pub fn in_short(&self) -> String {
+        let count = |counts: fn(&NftChange) -> usize| self.changes.iter().map(counts).sum::<usize>();
+        let rules = count(|change| usize::from(matches!(change, NftChange::AddRule(..))));
+        let [new, gone] = [
+            count(|change| if let NftChange::AddElements(.., all) = change { all.len() } else { 0 }),
+            count(|change| if let NftChange::DeleteElements(.., all) = change { all.len() } else { 0 }),
+        ];
+        match (rules, new, gone) {
+            (0, 0, 0) => format!("nft delete table {}", self.name),
+            (0, _, _) => format!("nft table {}: known VTEPs, {new} in and {gone} out", self.name),
+            (_, 0, _) => format!("nft table {}: made, {rules} rules", self.name),
+            _ => format!("nft table {}: made, {rules} rules, {new} known VTEPs", self.name),
+        }
+    }
+}
+
+/// For a shell: one `nft` command, its text in quotes.
+impl fmt::Display for FilterOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nft '")?;
+        for (at, change) in self.changes.iter().enumerate() {
+            write!(f, "{}{change}", if at == 0 { "" } else { "; " })?;
+        }
+        f.write_str("'")
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -150,6 +194,7 @@ impl fmt::Display for Op {
                 row(f, if exclusive { "add" } else { "replace" }, &dev.name, entry)
             }
             Self::Del { dev, entry } => row(f, "del", &dev.name, entry),
+            Self::Filter(op) => op.fmt(f),
         }
     }
 }

@@ -6,6 +6,7 @@ use regex_lite::Regex;
 
 use super::addr::{ByFamily, Family, IfName, Subnet, Vni};
 use super::device::device_name;
+use super::filter::FilterRules;
 use super::host::Scope;
 
 /// The VXLAN destination port that Linux takes when flannel names none.
@@ -89,6 +90,8 @@ pub struct Settings {
     pub overlay: Overlay,
     /// The underlay.
     pub underlay: UnderlayRules,
+    /// The packet filter.
+    pub filter: FilterRules,
 }
 
 impl Settings {

@@ -24,12 +24,13 @@ pub struct SubnetEnv {
 
 impl SubnetEnv {
     /// The file of a node. `None` while an enabled family has no pod CIDR or its device no MTU: a pod
-    /// started then would stay without that family for life. `ip_masq` is false, for this version
-    /// of weft does not masquerade.
+    /// started then would stay without that family for life. `ip_masq` says whether weft's own
+    /// rules stand in every enabled family.
     pub fn of_node(
         overlay: &Overlay,
         pod_cidrs: ByFamily<Option<Subnet>>,
         device_mtus: ByFamily<Option<u32>>,
+        ip_masq: bool,
     ) -> Option<Self> {
         let mut networks = ByFamily::default();
         let mut mtu = u32::MAX;
@@ -38,7 +39,7 @@ impl SubnetEnv {
             *networks.get_mut(family) = overlay.networks.get(family).map(|network| (network, pods));
             mtu = mtu.min((*device_mtus.get(family))?);
         }
-        Some(Self { networks, mtu, ip_masq: false })
+        Some(Self { networks, mtu, ip_masq })
     }
 }
 
@@ -151,7 +152,7 @@ mod tests {
 
     fn env(v4: bool, v6: bool) -> Option<SubnetEnv> {
         let pods = ByFamily { v4: Some(subnet("10.244.1.0/24")), v6: Some(subnet("fd00:10:244:1::/64")) };
-        SubnetEnv::of_node(&overlay(v4, v6), pods, ByFamily { v4: Some(1450), v6: Some(1430) })
+        SubnetEnv::of_node(&overlay(v4, v6), pods, ByFamily { v4: Some(1450), v6: Some(1430) }, false)
     }
 
     #[test]
@@ -165,9 +166,9 @@ mod tests {
     fn it_waits_for_every_enabled_family() {
         let overlay = overlay(true, true);
         let v4_only = ByFamily { v4: Some(subnet("10.244.1.0/24")), v6: None };
-        assert_eq!(SubnetEnv::of_node(&overlay, v4_only, ByFamily { v4: Some(1450), v6: Some(1430) }), None);
+        assert_eq!(SubnetEnv::of_node(&overlay, v4_only, ByFamily { v4: Some(1450), v6: Some(1430) }, false), None);
         let both = ByFamily { v4: Some(subnet("10.244.1.0/24")), v6: Some(subnet("fd00:0:0:1::/64")) };
-        assert_eq!(SubnetEnv::of_node(&overlay, both, ByFamily { v4: Some(1450), v6: None }), None);
+        assert_eq!(SubnetEnv::of_node(&overlay, both, ByFamily { v4: Some(1450), v6: None }, false), None);
     }
 
     #[test]

@@ -30,6 +30,7 @@ enum Subject {
     Neighbour(IfName, std::net::IpAddr),
     Fdb(IfName, FdbKey),
     Link(IfName, std::mem::Discriminant<LinkOp>),
+    Filter(Family),
 }
 
 /// What a look was about.
@@ -39,6 +40,8 @@ pub enum Look<'a> {
     Settings(&'a IfName),
     /// The rows of a device and the routes of its family.
     Rows(&'a IfName, Family),
+    /// The packet filter of a family.
+    Filter(Family),
 }
 
 impl Look<'_> {
@@ -47,7 +50,10 @@ impl Look<'_> {
             (Self::Settings(device), Subject::Link(of, _))
             | (Self::Rows(device, _), Subject::Neighbour(of, _) | Subject::Fdb(of, _)) => of == device,
             (Self::Rows(_, family), Subject::Route(key)) => key.dst.family() == family,
-            (Self::Settings(_), _) | (Self::Rows(..), Subject::Link(..)) => false,
+            (Self::Filter(family), Subject::Filter(of)) => *of == family,
+            (Self::Settings(_) | Self::Filter(_), _) | (Self::Rows(..), Subject::Link(..) | Subject::Filter(_)) => {
+                false
+            }
         }
     }
 }
@@ -196,6 +202,7 @@ fn doubled(first: Duration, times: u32) -> Duration {
 fn key(op: &Op) -> Subject {
     let device = || op.device().clone();
     match op {
+        Op::Filter(op) => Subject::Filter(op.family),
         Op::Link(link) => Subject::Link(device(), std::mem::discriminant(link)),
         Op::Set { entry, .. } | Op::Del { entry, .. } => match entry {
             Entry::Route(key, _) => Subject::Route(*key),

@@ -9,6 +9,7 @@ pub mod claims;
 pub mod desired;
 pub mod device;
 pub mod direct;
+pub mod filter;
 pub mod handover;
 mod leaving;
 pub mod leftovers;

@@ -96,7 +96,7 @@ impl<'a> Program<'a> {
         match op {
             Op::Set { .. } => leaving.set(entry, self.seen.at(entry), self.wanted),
             Op::Del { .. } => leaving.remove(entry, self.wanted),
-            Op::Link(_) => {}
+            Op::Link(_) | Op::Filter(_) => {}
         }
     }
 
@@ -107,7 +107,7 @@ impl<'a> Program<'a> {
                 self.leaving.as_ref().is_none_or(|leaving| leaving.is_free(entry, self.wanted))
                     && self.is_relieved(entry)
             }
-            Op::Link(_) => true,
+            Op::Link(_) | Op::Filter(_) => true,
         }
     }
 
@@ -140,7 +140,7 @@ impl<'a> Program<'a> {
                 kind == Kind::Route && self.wanted.peer_of(key.dst).is_none()
             }
             Op::Del { entry, .. } => entry.kind() == kind,
-            Op::Set { .. } | Op::Link(_) => false,
+            Op::Set { .. } | Op::Link(_) | Op::Filter(_) => false,
         };
         let there = self.seen.entries().filter(|entry| entry.kind() == kind && is_ours(entry, self.wanted));
         (self.pending.iter().filter(removed).filter(|op| counts(op)).count(), there.count())

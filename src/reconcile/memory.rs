@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use crate::model::addr::{ByFamily, Family, Mac};
 use crate::model::device::DeviceSpec;
+use crate::model::nft::{NftChange, Table};
 use crate::model::node::{OwnNode, Snapshot};
 use crate::plan::attempts::Attempts;
+use crate::plan::cause::Cause;
 use crate::plan::claims::Ground;
 use crate::plan::desired::{Desired, desired};
+use crate::plan::filter::Difference;
 
 /// Remembered between passes.
 #[derive(Debug, Default)]
@@ -29,6 +32,10 @@ pub struct Memory {
     pub(super) renewal: ByFamily<Renewal>,
     /// A mass removal was seen when this many whole LISTs had been made.
     pub(super) mass: ByFamily<Option<u64>>,
+    /// The packet filter as it was when it was last right.
+    pub(super) filters: ByFamily<Filtered>,
+    /// Packets and bytes of strangers: in all, and as their counter stood at the last look.
+    strangers: ByFamily<[(u64, u64); 2]>,
     desired: Option<Cached>,
 }
 
@@ -53,7 +60,54 @@ struct Cached {
     desired: Arc<Desired>,
 }
 
+/// The packet filter of a family as it was when it was last right.
+#[derive(Debug, Default)]
+pub(super) enum Filtered {
+    /// It never was in this process.
+    #[default]
+    Never,
+    /// So; `None` is no table.
+    So(Option<Table>),
+}
+
 impl Memory {
+    /// Packets and bytes that came from no known VTEP, since the start.
+    pub fn from_strangers(&self, family: Family) -> (u64, u64) {
+        self.strangers.get(family)[0]
+    }
+
+    /// Adds what the counter has grown by. It begins again when the table is made anew.
+    pub(super) fn count_strangers(&mut self, family: Family, counter: Option<(u64, u64)>) {
+        let [sum, last] = self.strangers.get_mut(family);
+        let now = counter.unwrap_or_default();
+        let grown = |now: u64, last: u64| if now < last { now } else { now - last };
+        sum.0 += grown(now.0, last.0);
+        sum.1 += grown(now.1, last.1);
+        *last = now;
+    }
+
+    /// Why the packet filter is changed.
+    pub(super) fn filter_cause(
+        &self,
+        family: Family,
+        wanted: Option<&Table>,
+        difference: Difference,
+        todo: &[NftChange],
+    ) -> Cause {
+        let Filtered::So(before) = self.filters.get(family) else { return Cause::Start };
+        match difference {
+            _ if before.as_ref() == wanted => match difference {
+                Difference::Missing => Cause::DriftDeleted,
+                _ => Cause::DriftChanged,
+            },
+            Difference::Elements if todo.iter().all(|change| matches!(change, NftChange::AddElements(..))) => {
+                Cause::NodeJoined
+            }
+            Difference::Elements => Cause::NodeLeft,
+            _ => Cause::LocalChanged,
+        }
+    }
+
     /// What is wanted, worked out anew only if something it depends on has changed.
     pub(super) fn desired(&mut self, snapshot: &Snapshot, ground: ByFamily<Option<Ground>>) -> Arc<Desired> {
         if let Some(cached) = &self.desired

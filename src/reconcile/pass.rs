@@ -47,6 +47,7 @@ pub fn pass(kernel: &mut dyn Kernel, input: &Input<'_>, memory: &mut Memory, now
         took: Duration::ZERO,
         verdict: Verdict::Incomplete,
         families: ByFamily::default(),
+        filter: ByFamily::default(),
         desired: None,
         nodes: input.snapshot.nodes.len() + usize::from(input.snapshot.own.is_some()),
         changes: Vec::new(),
@@ -97,11 +98,12 @@ impl Pass<'_> {
             let locals = self.locals(own, &host);
             let desired = self.memory.desired(self.input.snapshot, grounds(&locals));
             self.report.desired = Some(desired.clone());
+            let filtered = self.filter(&locals, &host, &desired);
             let wrote = Family::BOTH.map(|family| match locals.get(family) {
                 Some(local) => self.family(family, local, &host, &desired),
                 None => false,
             });
-            if wrote == [false, false] {
+            if !filtered && wrote == [false, false] {
                 self.report.verdict = self.verdict();
                 break;
             }
@@ -296,10 +298,10 @@ pub(super) fn pending(op: Op, peer: Option<crate::model::node::NodeName>, put_of
     let (label, problem) = if put_off.fight {
         let problem = format!(
             "{}: repaired {} times in a row, so weft waits longer and longer between repairs; find out what does it \
-             (`ip monitor all dev {}`)",
+             (`{}`)",
             put_off.problem,
             put_off.times,
-            op.device()
+            watch(&op)
         );
         ("fight", problem)
     } else {
@@ -307,4 +309,12 @@ pub(super) fn pending(op: Op, peer: Option<crate::model::node::NodeName>, put_of
         ("refused", problem)
     };
     Pending { op, peer, problem, label }
+}
+
+/// What shows who changes it.
+fn watch(op: &Op) -> String {
+    match op {
+        Op::Filter(_) => "nft monitor".to_owned(),
+        op => format!("ip monitor all dev {}", op.device()),
+    }
 }

@@ -49,8 +49,8 @@ impl<'a> Copy<'a> {
 impl Kernel for Copy<'_> {
     fn observe(&mut self, scope: &Scope) -> Result<Host, ObserveError> {
         let host = self.kernel.observe(scope)?;
-        let Host { defaults, foreign, ways, reach, .. } = self.seen.clone();
-        Ok(Host { defaults, foreign, ways, reach, ..host })
+        let Host { filter_problem, defaults, foreign, ways, reach, .. } = self.seen.clone();
+        Ok(Host { defaults, foreign, ways, reach, filter_problem, ..host })
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Ack> {

@@ -27,6 +27,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// Each enabled family.
     pub families: ByFamily<Option<FamilyReport>>,
+    /// The packet filter in each family.
+    pub filter: ByFamily<FilterReport>,
     /// What is wanted, shared with the pass that worked it out. `None` until our own node is known.
     pub desired: Option<Arc<Desired>>,
     /// Nodes in the snapshot that the pass worked from, our own included if known.
@@ -51,6 +53,25 @@ pub enum Verdict {
     Waiting(String),
     /// The kernel could not be read; nothing was changed on partial knowledge.
     Blind(String),
+}
+
+/// The packet filter of one family in one pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilterReport {
+    /// Rules wanted.
+    pub rules: usize,
+    /// Known VTEPs wanted in their set; 0 where there is no filter for them.
+    pub vteps: usize,
+    /// Whether the last look found all of it as wanted.
+    pub in_place: bool,
+    /// Whether masquerading is wanted.
+    pub masquerades: bool,
+    /// Addresses that sent VXLAN of ours lately without being a known VTEP.
+    pub strangers: Vec<IpAddr>,
+    /// Packets and bytes that came from such since the agent started.
+    pub from_strangers: (u64, u64),
+    /// Why it is not as wanted, for the operator.
+    pub problem: Option<String>,
 }
 
 /// One family in one pass.

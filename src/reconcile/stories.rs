@@ -40,7 +40,7 @@ impl World {
         let underlay = UnderlayRules { iface: vec!["eth0".into()], ..UnderlayRules::default() };
         let mut world = Self {
             kernel: FakeKernel::new(net),
-            settings: Settings { overlay, underlay },
+            settings: Settings { overlay, underlay, filter: crate::model::filter::FilterRules::default() },
             snapshot: Snapshot { complete: true, lists: 1, ..Snapshot::default() },
             memory: Memory::default(),
             now: Duration::ZERO,

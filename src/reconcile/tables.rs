@@ -141,7 +141,7 @@ impl Causes<'_> {
         let (owner, before) = (self.now.owner(entry), self.before.as_ref());
         let cause = match op {
             Op::Set { replace, .. } => of_set(entry, *replace, &self.now, before),
-            Op::Del { .. } | Op::Link(_) => of_del(entry, &self.now, before),
+            Op::Del { .. } | Op::Link(_) | Op::Filter(_) => of_del(entry, &self.now, before),
         };
         (cause, owner.or_else(|| before?.owner(entry)))
     }
@@ -150,7 +150,7 @@ impl Causes<'_> {
     fn dependant(&self, op: &Op) -> Pending {
         let problem = match op {
             Op::Set { .. } => "waits until the entry it points at is in place",
-            Op::Del { .. } | Op::Link(_) => "waits until nothing points at it any more",
+            Op::Del { .. } | Op::Link(_) | Op::Filter(_) => "waits until nothing points at it any more",
         };
         Pending { op: op.clone(), peer: self.peer(op).cloned(), problem: problem.to_owned(), label: "waiting" }
     }
@@ -173,7 +173,7 @@ fn present(wanted: &Tables, pending: &[Op]) -> ByKind {
             Op::Set { entry: Entry::Fdb(..), .. } => present.fdb -= 1,
             Op::Set { entry: Entry::Neighbour(..), .. } => present.neighbour -= 1,
             Op::Set { entry: Entry::Route(..), .. } => present.route -= 1,
-            Op::Del { .. } | Op::Link(_) => {}
+            Op::Del { .. } | Op::Link(_) | Op::Filter(_) => {}
         }
     }
     present

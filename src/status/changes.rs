@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::words::{Outcome, Target, result, why};
+use crate::model::op::Op;
 use crate::reconcile::report::{Change, Report};
 
 /// Lines for single changes in one pass; what is beyond is summed up (and is at `debug` in full).
@@ -14,9 +15,11 @@ macro_rules! line {
     ($level:ident, $change:expr) => {{
         let change: &Change = $change;
         let (why, result) = (why(change), result(change));
-        match &change.peer {
-            Some(peer) => tracing::$level!(cause = %why, peer = %peer, result = %result, "{}", change.op),
-            None => tracing::$level!(cause = %why, result = %result, "{}", change.op),
+        match (&change.op, &change.peer) {
+            // In full it can be as long as the cluster is large; `nft list table` shows it.
+            (Op::Filter(op), _) => tracing::$level!(cause = %why, result = %result, "{}", op.in_short()),
+            (op, Some(peer)) => tracing::$level!(cause = %why, peer = %peer, result = %result, "{op}"),
+            (op, None) => tracing::$level!(cause = %why, result = %result, "{op}"),
         }
     }};
 }

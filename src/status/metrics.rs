@@ -25,7 +25,7 @@ use crate::plan::cause::Cause;
 use crate::plan::claims::Refused;
 use crate::plan::desired::{Wanted, Without};
 use crate::reconcile::peers::peer_states;
-use crate::reconcile::report::FamilyReport;
+use crate::reconcile::report::{FamilyReport, FilterReport};
 
 /// What the text is, for the header of an answer.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -103,6 +103,7 @@ fn tables(view: &View, out: &mut Writer<'_>) -> fmt::Result {
         "Routes of others that win over a peer's",
         of(|family| family.shadows.len() as u64),
     )?;
+    filter(view, out)?;
     let rows = |value: fn(&FamilyReport, Kind) -> usize| {
         let cells = families(view).flat_map(|family| Kind::ALL.map(|kind| (family, kind)));
         let cell = move |(family, kind): (Family, Kind)| {
@@ -128,6 +129,25 @@ fn tables(view: &View, out: &mut Writer<'_>) -> fmt::Result {
         counts.into_iter().map(move |(reason, count)| (vec![label(family), ("reason", reason.to_owned())], count))
     });
     out.gauges("weft_entries_pending", "Changes that could not be made yet", pending)
+}
+
+fn filter(view: &View, out: &mut Writer<'_>) -> fmt::Result {
+    let of = |value: fn(&FilterReport) -> u64| {
+        let report = |family| view.report.as_ref().map_or(0, |report| value(report.filter.get(family)));
+        families(view).map(|family| (vec![label(family)], report(family))).collect::<Vec<_>>()
+    };
+    out.gauges(
+        "weft_filter_in_place",
+        "1 if our table of the packet filter is as wanted, or none is",
+        of(|filter| u64::from(filter.in_place)),
+    )?;
+    out.gauges("weft_known_vteps", "Addresses in the set of known VTEPs", of(|filter| filter.vteps as u64))?;
+    out.counters(
+        "weft_unknown_vtep_packets",
+        "VXLAN packets of ours from addresses that are no known VTEP's",
+        of(|filter| filter.from_strangers.0),
+    )?;
+    out.counters("weft_unknown_vtep_bytes", "Bytes of such packets", of(|filter| filter.from_strangers.1))
 }
 
 /// The labels of [`crate::reconcile::report::Pending`] that are there from the start.

@@ -23,6 +23,8 @@ enum Subject {
     Bridge(Family, usize),
     /// A family's removals.
     Withheld(Family),
+    /// A family's table of the packet filter.
+    Filter(Family),
     /// Another node, in a family.
     Node(Family, NodeName),
     /// A route of somebody else that wins over a peer's.
@@ -51,7 +53,10 @@ impl Notices {
         for (subject, text) in new.take(LINES) {
             match subject {
                 Subject::Node(family, name) => tracing::warn!(node = &**name, "{family}: {text}"),
-                Subject::Device(family) | Subject::Bridge(family, _) | Subject::Withheld(family) => {
+                Subject::Device(family)
+                | Subject::Bridge(family, _)
+                | Subject::Withheld(family)
+                | Subject::Filter(family) => {
                     tracing::warn!("{family}: {text}");
                 }
                 Subject::Route(family, name) => tracing::warn!(peer = &**name, "{family}: {text}"),
@@ -67,7 +72,10 @@ impl Notices {
                 Subject::Node(family, name) | Subject::Route(family, name) => {
                     tracing::info!(node = &**name, "{family}: no longer so: {text}");
                 }
-                Subject::Device(family) | Subject::Bridge(family, _) | Subject::Withheld(family) => {
+                Subject::Device(family)
+                | Subject::Bridge(family, _)
+                | Subject::Withheld(family)
+                | Subject::Filter(family) => {
                     tracing::info!("{family}: no longer so: {text}");
                 }
                 Subject::Pass | Subject::Own(_) => tracing::info!("no longer so: {text}"),
@@ -91,6 +99,10 @@ fn current(report: &Report) -> BTreeMap<Subject, String> {
         let stale = of.stale_bridge.iter().enumerate();
         now.extend(stale.map(|(at, why)| (Subject::Bridge(family, at), why.clone())));
         now.extend(of.withheld.iter().map(|why| (Subject::Withheld(family), why.clone())));
+        let filter = report.filter.get(family).problem.iter();
+        now.extend(
+            filter.map(|why| (Subject::Filter(family), format!("the packet filter is not as it should be: {why}"))),
+        );
         let shadows = of.shadows.iter();
         now.extend(shadows.map(|shadow| (Subject::Route(family, shadow.peer.clone()), shadow.problem.clone())));
         let wanted = report.desired.as_ref().and_then(|desired| desired.families.get(family).as_ref());

@@ -73,7 +73,7 @@ pub fn is_complete(report: &Report) -> bool {
     let done = |family: &FamilyReport| {
         let missing = Target::ALL.iter().map(|target| match target {
             Target::Table(kind) => family.wanted.get(*kind).saturating_sub(family.present.get(*kind)),
-            Target::Device => 0,
+            Target::Device | Target::Filter => 0,
         });
         family.ready && missing.sum::<usize>() <= family.pending.len()
     };

@@ -13,20 +13,27 @@ pub(super) enum Target {
     Table(Kind),
     /// The device.
     Device,
+    /// Our table of the packet filter.
+    Filter,
 }
 
 impl Target {
-    pub(super) const ALL: [Self; 4] =
-        [Self::Table(Kind::Fdb), Self::Table(Kind::Neighbour), Self::Table(Kind::Route), Self::Device];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Table(Kind::Fdb), Self::Table(Kind::Neighbour), Self::Table(Kind::Route), Self::Device, Self::Filter];
 
     pub(super) fn of(op: &Op) -> Self {
-        op.entry().map_or(Self::Device, |entry| Self::Table(entry.kind()))
+        match op {
+            Op::Set { entry, .. } | Op::Del { entry, .. } => Self::Table(entry.kind()),
+            Op::Link(_) => Self::Device,
+            Op::Filter(_) => Self::Filter,
+        }
     }
 
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Table(kind) => kind.label(),
             Self::Device => "device",
+            Self::Filter => "filter",
         }
     }
 }

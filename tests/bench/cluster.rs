@@ -69,7 +69,13 @@ impl Cluster {
             Snapshot { own: Some(Arc::new(own)), complete: true, lists: 1, generation: 1, ..Snapshot::default() };
         let nodes = (1..=size).map(|number| node(number, stack)).map(|node| (node.name.clone(), Arc::new(node)));
         let full = Snapshot { nodes: Arc::new(nodes.collect()), generation: 2, ..empty.clone() };
-        Self { settings: Settings { overlay, underlay }, full, empty, size, stack }
+        Self {
+            settings: Settings { overlay, underlay, filter: weft::model::filter::FilterRules::default() },
+            full,
+            empty,
+            size,
+            stack,
+        }
     }
 
     /// The same cluster after a change of one node.

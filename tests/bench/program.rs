@@ -175,6 +175,7 @@ fn on(op: &Op, dev: &Dev) -> Op {
     match op.clone() {
         Op::Set { entry, replace, .. } => Op::Set { dev, entry, replace },
         Op::Del { entry, .. } => Op::Del { dev, entry },
+        filter @ Op::Filter(_) => filter,
         Op::Link(op) => Op::Link(match op {
             LinkOp::AddrGenNone(_) => LinkOp::AddrGenNone(dev),
             LinkOp::Up(_) => LinkOp::Up(dev),

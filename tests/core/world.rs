@@ -154,7 +154,11 @@ impl World {
         let snapshot = Snapshot { own: Some(Arc::new(own())), complete: true, lists: 1, ..Snapshot::default() };
         let mut world = Self {
             kernel: FakeKernel::new(host()),
-            settings: Settings { overlay, underlay: UnderlayRules::default() },
+            settings: Settings {
+                overlay,
+                underlay: UnderlayRules::default(),
+                filter: weft::model::filter::FilterRules::default(),
+            },
             snapshot,
             memory: Memory::default(),
             now: Duration::ZERO,

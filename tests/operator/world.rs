@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use weft::kernel::fake::{FakeKernel, Fault, Net};
 use weft::model::addr::{ByFamily, IfName, Mac, Vni};
+use weft::model::filter::FilterRules;
 use weft::model::node::{Absence, NodeRecord, OwnNode, Peer, Snapshot, Standing, Unusable};
 use weft::model::settings::{DEFAULT_PORT, Overlay, Settings, UnderlayRules};
 use weft::plan::bridge::Leases;
@@ -57,6 +58,7 @@ impl World {
             settings: Settings {
                 overlay,
                 underlay: UnderlayRules { iface: vec!["eth0".into()], ..UnderlayRules::default() },
+                filter: FilterRules::default(),
             },
             now: Duration::from_secs(1),
             last: None,

@@ -19,6 +19,7 @@ mod cluster;
 mod cni;
 #[path = "../support/cni.rs"]
 mod cni_runtime;
+mod filter;
 #[path = "../support/flannel.rs"]
 mod flannel;
 mod garbage;
@@ -52,6 +53,7 @@ mod world;
 fn main() -> std::process::ExitCode {
     let tests = [
         topology::all(),
+        filter::all(),
         takeover::all(),
         lab::all(),
         honesty::all(),

@@ -12,7 +12,6 @@ use weft::lab::stage::Stage;
 use weft::lab::topology::{Addressing, name};
 
 use crate::agent::{Agent, binary};
-use crate::cluster::{NETWORKS, pod_cidrs};
 use crate::flannel;
 use crate::sandbox::{DIRECTORY, sh, try_sh};
 use crate::stage::key;
@@ -155,7 +154,6 @@ impl Cluster {
         let mut words: Vec<String> = vec!["--ip-masq".to_owned()];
         words.extend(arguments.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
         let mut agent = self.run(number, || {
-            stand_in(number);
             let mut agent = Agent::start(HTTP, &words);
             agent.until_ready();
             agent
@@ -280,40 +278,25 @@ fn lay(number: u8, more: &str) {
     flannel::state(&options, &rows.collect::<String>());
 }
 
-/// The rules that weft has in the place of flannel's.
-fn stand_in(number: u8) {
-    let text = |(ip, len): &(IpAddr, u8)| format!("{ip}/{len}");
-    let [net4, net6] = [ADDRESSING.networks().v4, ADDRESSING.networks().v6].map(|net| net.expect("both families"));
-    let pods = ADDRESSING.pod_cidrs(number);
-    stand_in_for([&net4.to_string(), &net6.to_string()], [&text(&pods[0]), &text(&pods[1])]);
-}
-
-fn stand_in_for(nets: [&str; 2], pods: [&str; 2]) {
-    for ((family, many), (net, pods)) in [("ip", "224.0.0.0/4"), ("ip6", "ff00::/8")].iter().zip(nets.iter().zip(pods))
-    {
-        sh(&format!(
-            "nft add table {family} weft
-             nft add chain {family} weft postrouting {{ type nat hook postrouting priority 101 ; }}
-             nft add rule {family} weft postrouting {family} saddr {pods} {family} daddr {net} return
-             nft add rule {family} weft postrouting {family} saddr {net} {family} daddr != {many} masquerade fully-random"
-        ));
-    }
-}
-
 /// Without rules of weft's flannel's stay; with them they go, and a flanneld that makes them again is named.
 fn a_flanneld_that_goes_on_is_named() {
     let mut world = World::with_peers(2);
     world.start();
     flannel::rules("nft");
-    let mut stays = |what: &str, because: &str| {
+    let stays = |world: &mut World, what: &str, because: &str| {
         within(Duration::from_secs(20), what, || {
             let state = world.agent().state()["flannel_rules"].clone();
             if state["stay"].to_string().contains(because) { Ok(()) } else { Err(state) }
         });
     };
-    stays("they are left alone", "leaves them alone; to remove them by hand: nft delete table ip flannel-ipv4");
-    let pods = pod_cidrs(0);
-    stand_in_for(NETWORKS, [&pods[0], &pods[1]]);
+    stays(
+        &mut world,
+        "they are left alone",
+        "leaves them alone; to remove them by hand: nft delete table ip flannel-ipv4",
+    );
+    world.take_agent().terminate();
+    world.arguments.push("--ip-masq".to_owned());
+    world.start();
     for _ in 0..5 {
         within(Duration::from_secs(20), "no rule of flannel's is left", || {
             let left = flannels_rules();
@@ -321,7 +304,7 @@ fn a_flanneld_that_goes_on_is_named() {
         });
         flannel::rules("nft");
     }
-    stays("it is named", "flanneld still runs on this node; stop it");
+    stays(&mut world, "it is named", "flanneld still runs on this node; stop it");
     let removed = world.agent().metrics().count("weft_flannel_rules_removed_total", &[]);
     assert_eq!(removed, 10, "both tables, five times");
 }

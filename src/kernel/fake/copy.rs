@@ -13,6 +13,7 @@ impl Net {
     pub fn copy_of(host: &Host, device_of: impl Fn(Family) -> Option<IfIndex>) -> Self {
         let mut net = Self::new();
         net.interfaces.clear();
+        net.filter = host.filter.clone();
         net.had_address = host.links.iter().any(|link| !link.addresses.is_empty());
         for link in &host.links {
             net.number_in_use(link.index);

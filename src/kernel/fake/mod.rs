@@ -9,6 +9,7 @@
 mod admin;
 mod copy;
 mod faults;
+mod filter;
 mod links;
 mod net;
 mod rows;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::model::addr::{ByFamily, Family, IfIndex, IfName, Mac, Subnet};
 use crate::model::host::{Address, DefaultRoute, ForeignRoute, Host, Link, LinkKind, Scope, Way};
+use crate::model::nft::SeenTable;
 use crate::model::op::{Ack, Op, Refusal};
 use crate::model::table::{Fdb, FdbKey, Neighbour, PROTOCOL_KERNEL, Route, RouteKey, Tables};
 
@@ -19,6 +20,7 @@ pub struct Net {
     /// Whether any IPv4 address was ever configured. Before, there is no local table, and no gateway
     /// is taken for unicast.
     pub(super) had_address: bool,
+    pub(super) filter: ByFamily<Option<SeenTable>>,
 }
 
 /// A link with what hangs on it.
@@ -58,7 +60,13 @@ impl Default for Net {
 impl Net {
     /// A fresh namespace: nothing but `lo`, down.
     pub fn new() -> Self {
-        let mut net = Self { interfaces: Vec::new(), routes: BTreeMap::new(), last_index: 0, had_address: false };
+        let mut net = Self {
+            interfaces: Vec::new(),
+            routes: BTreeMap::new(),
+            last_index: 0,
+            had_address: false,
+            filter: ByFamily::default(),
+        };
         let lo = net.add_link("lo", "", Mac([0; 6]), 65536);
         if let Some(lo) = net.interface_mut(lo) {
             lo.link.loopback = true;
@@ -252,6 +260,8 @@ impl Net {
             ways: if scope.ways { self.ways(scope) } else { Vec::new() },
             reach: scope.reach.and_then(|ip| self.way_to(ip)),
             tables: ByFamily::from_fn(tables),
+            filter: self.filter.clone(),
+            filter_problem: None,
         }
     }
 
@@ -316,6 +326,7 @@ impl Net {
             Op::Link(op) => self.apply_link(op),
             Op::Set { dev, entry, replace } => self.set_row(dev.index, entry, *replace),
             Op::Del { dev, entry } => self.del_row(dev.index, entry),
+            Op::Filter(op) => self.apply_filter(op),
         }
     }
 }

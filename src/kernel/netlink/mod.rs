@@ -26,8 +26,11 @@ pub use monitor::Waker;
 
 use self::monitor::Monitor;
 use self::socket::Channel;
+use super::nft::{Names, Nft};
 use super::{Heard, Kernel, Listen, ObserveError};
+use crate::model::addr::{ByFamily, Family};
 use crate::model::host::{Host, Scope};
+use crate::model::nft::{OUR_CHAINS, OUR_SETS, OUR_TABLE, SeenTable, TableName};
 use crate::model::op::{Ack, Op};
 
 /// Asked of the receive buffer for answers: thousands of them, where the kernel grants it.
@@ -57,6 +60,8 @@ pub struct NetlinkCounters {
 pub struct Netlink {
     channel: Channel,
     monitor: Monitor,
+    /// `None` where the kernel has no netfilter netlink.
+    nft: Option<Nft>,
     counters: NetlinkCounters,
 }
 
@@ -80,6 +85,7 @@ impl Netlink {
         Ok(Self {
             channel: Channel::for_requests(NETLINK_ROUTE, bytes)?,
             monitor,
+            nft: Nft::open().ok(),
             counters: NetlinkCounters::default(),
         })
     }
@@ -95,6 +101,20 @@ impl Netlink {
     }
 }
 
+const NO_NETFILTER: &str = "this kernel has no netfilter netlink";
+
+/// Our tables. That they cannot be read keeps nothing else from being read.
+fn filter_tables(nft: Option<&mut Nft>) -> Result<ByFamily<Option<SeenTable>>, String> {
+    let nft = nft.ok_or(NO_NETFILTER)?;
+    let names = Names { chains: &OUR_CHAINS, sets: &OUR_SETS };
+    let mut tables = ByFamily::default();
+    for family in Family::BOTH {
+        let name = TableName::new(family, OUR_TABLE);
+        *tables.get_mut(family) = nft.look(&name, names).map_err(|error| error.to_string())?;
+    }
+    Ok(tables)
+}
+
 impl Kernel for Netlink {
     fn observe(&mut self, scope: &Scope) -> Result<Host, ObserveError> {
         let (channel, counters) = (&mut self.channel, &mut self.counters);
@@ -103,10 +123,21 @@ impl Kernel for Netlink {
         // From here on the tables of the devices are read, so from here on changes to them count.
         let devices = observe::devices(scope, &links);
         self.monitor.care_for(Interest::new(devices, scope));
-        observe::host(channel, counters, scope, links, devices)
+        let mut host = observe::host(channel, counters, scope, links, devices)?;
+        match filter_tables(self.nft.as_mut()) {
+            Ok(tables) => host.filter = tables,
+            Err(problem) => host.filter_problem = Some(problem),
+        }
+        Ok(host)
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Ack> {
+        if let [Op::Filter(op)] = ops {
+            self.counters.batches += 1;
+            self.counters.messages += op.changes.len() as u64;
+            let ack = self.nft.as_mut().map(|nft| nft.commit(&op.changes, None));
+            return vec![ack.unwrap_or_else(|| Ack::Unknown(NO_NETFILTER.to_owned()))];
+        }
         apply::apply(&mut self.channel, &mut self.counters, ops)
     }
 }

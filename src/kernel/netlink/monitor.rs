@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,7 +19,7 @@ use super::filter;
 use super::interest::Interest;
 use super::socket::{Channel, Mailbox, Silence};
 use super::wire::frame::frames;
-use crate::kernel::Heard;
+use crate::kernel::{Heard, nft};
 
 /// Asked of the receive buffer: 20,000 notifications.
 const BUFFER: usize = 8 * 1024 * 1024;
@@ -55,6 +55,8 @@ impl Waker {
 #[derive(Debug)]
 pub(super) struct Monitor {
     channel: Channel,
+    /// What is announced of nf_tables; `None` where that cannot be heard.
+    nft: Option<Channel>,
     woken: Arc<EventFd>,
     timer: TimerFd,
     /// What is worth waking for.
@@ -66,6 +68,7 @@ impl Monitor {
         let woken = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         Ok(Self {
             channel: Channel::for_notifications(NETLINK_ROUTE, BUFFER, &GROUPS)?,
+            nft: Channel::for_notifications(NETLINK_NETFILTER, BUFFER, &[nft::GROUP]).ok(),
             woken: Arc::new(woken),
             timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?,
             interest: Interest::default(),
@@ -108,13 +111,13 @@ impl Monitor {
     fn try_wait(&mut self, timeout: Duration, counters: &mut NetlinkCounters) -> Result<Heard, Errno> {
         self.arm(timeout)?;
         loop {
-            let [changed, woken, late] = self.poll()?;
+            let [changed, woken, late, filtered] = self.poll()?;
             if woken {
                 // Nothing to read means that somebody else has read it: still a wake-up.
                 let _ = self.woken.read();
                 return Ok(Heard::Woken);
             }
-            if changed && self.listen(counters)? {
+            if (changed && self.listen(counters)?) || (filtered && self.listen_to_nft(counters)) {
                 return Ok(Heard::Changed);
             }
             if late {
@@ -129,9 +132,11 @@ impl Monitor {
         self.timer.set(Expiration::OneShot(timeout), TimerSetTimeFlags::empty())
     }
 
-    fn poll(&self) -> Result<[bool; 3], Errno> {
-        let mut fds = [self.channel.socket().as_fd(), self.woken.as_fd(), self.timer.as_fd()]
-            .map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    fn poll(&self) -> Result<[bool; 4], Errno> {
+        let routes = self.channel.socket().as_fd();
+        let nft = self.nft.as_ref().map_or(routes, |nft| nft.socket().as_fd());
+        let mut fds =
+            [routes, self.woken.as_fd(), self.timer.as_fd(), nft].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         loop {
             match poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) => return Ok(fds.map(|fd| fd.any().unwrap_or(true))),
@@ -163,8 +168,36 @@ impl Monitor {
         Ok(false)
     }
 
+    /// The same of nf_tables. A socket that fails is given up: the slow timer is left.
+    fn listen_to_nft(&mut self, counters: &mut NetlinkCounters) -> bool {
+        for _ in 0..AT_ONCE {
+            let Some(channel) = &mut self.nft else { return false };
+            match channel.receive(false) {
+                Ok(datagram) => {
+                    if frames(datagram).filter_map(Result::ok).any(|frame| nft::concerns(&frame)) {
+                        return true;
+                    }
+                }
+                Err(Silence::Empty) => return false,
+                Err(Silence::Overrun) => {
+                    counters.overruns += 1;
+                    return true;
+                }
+                Err(Silence::Truncated) => return true,
+                Err(Silence::Failed(_)) => {
+                    counters.socket_errors += 1;
+                    self.nft = None;
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
     /// Throws away what has come in: the observation that follows will see it.
     pub(super) fn forget(&mut self, counters: &mut NetlinkCounters) {
+        // What is left of a flood costs one more look.
+        let _ = (0..FEW).any(|_| !self.listen_to_nft(counters));
         if self.is_emptied(counters) {
             return;
         }

@@ -4,6 +4,7 @@
 //! thousands of rules. The walk over the attributes and the sockets are those of [`super::netlink`].
 
 mod read;
+mod watch;
 mod wire;
 
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::libc;
 
+pub(super) use self::watch::{GROUP, concerns};
 use self::wire::Question;
 use super::ObserveError;
 use super::netlink::NetlinkCounters;

@@ -48,7 +48,6 @@ fn body<'a>(frame: &Frame<'a>, kind: u8) -> Result<Option<Attributes<'a>>, Malfo
 }
 
 /// The table that a notification is about; `None` for one that names none.
-#[expect(dead_code, reason = "the monitor will use it")]
 pub(super) fn table_of(frame: &Frame<'_>) -> Option<String> {
     if frame.kind >> 8 != SUBSYSTEM {
         return None;

@@ -17,6 +17,10 @@ use super::addr::Family;
 
 /// The name of weft's tables, one in `ip` and one in `ip6`. The name makes a table weft's.
 pub const OUR_TABLE: &str = "weft";
+/// The chains that weft makes in it.
+pub const OUR_CHAINS: [&str; 3] = ["postrouting", "unknown_vtep", "input"];
+/// The sets that weft makes in it: the known VTEPs, and the strangers that were heard lately.
+pub const OUR_SETS: [&str; 2] = ["vteps", "strangers"];
 
 /// The family of a table (`nfgen_family`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

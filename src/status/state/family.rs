@@ -10,7 +10,7 @@ use crate::model::device::DeviceSpec;
 use crate::model::node::{NodeName, Peer};
 use crate::model::table::Kind;
 use crate::reconcile::peers::peer_states;
-use crate::reconcile::report::{FamilyReport, PeerState, Report};
+use crate::reconcile::report::{FamilyReport, FilterReport, PeerState, Report};
 use crate::status::words::state_label;
 
 #[derive(Serialize)]
@@ -24,6 +24,7 @@ pub(super) struct OneFamily<'a> {
     withheld: Option<&'a str>,
     pending: Vec<Pending<'a>>,
     foreign_routes: Vec<Foreign<'a>>,
+    packet_filter: Filter<'a>,
     peers: BTreeMap<NodeName, OnePeer>,
 }
 
@@ -66,7 +67,31 @@ impl<'a> OneFamily<'a> {
             withheld: of.withheld.as_deref(),
             pending: pending.collect(),
             foreign_routes: of.shadows.iter().map(|s| Foreign { peer: &s.peer, problem: &s.problem }).collect(),
+            packet_filter: Filter::of(report.filter.get(family)),
             peers: peers(report, family),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Filter<'a> {
+    in_place: bool,
+    masquerades: bool,
+    rules: usize,
+    known_vteps: usize,
+    strangers: &'a [IpAddr],
+    problem: Option<&'a str>,
+}
+
+impl<'a> Filter<'a> {
+    fn of(report: &'a FilterReport) -> Self {
+        Self {
+            in_place: report.in_place,
+            masquerades: report.masquerades,
+            rules: report.rules,
+            known_vteps: report.vteps,
+            strangers: &report.strangers,
+            problem: report.problem.as_deref(),
         }
     }
 }

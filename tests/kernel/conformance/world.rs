@@ -36,6 +36,7 @@ impl Named {
         match &self.0 {
             Op::Set { dev, entry, replace } => Op::Set { dev: at(dev), entry: *entry, replace: *replace },
             Op::Del { dev, entry } => Op::Del { dev: at(dev), entry: *entry },
+            Op::Filter(op) => Op::Filter(op.clone()),
             Op::Link(op) => Op::Link(match op {
                 LinkOp::Create(spec) => {
                     LinkOp::Create(DeviceSpec { underlay: numbers.get(&spec.underlay_name), ..spec.clone() })

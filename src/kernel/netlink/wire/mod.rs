@@ -41,6 +41,8 @@ pub fn encode(op: &Op, seq: u32, out: &mut Vec<u8>) -> bool {
             let Some((message, flags)) = link::change(op) else { return false };
             append(message, flags, seq, out);
         }
+        // nf_tables has a socket of its own.
+        Op::Filter(_) => return false,
         Op::Set { dev, entry, replace } => set(dev.index, entry, *replace, seq, out),
         Op::Del { dev, entry } => delete(dev.index, entry, seq, out),
     }

@@ -1,0 +1,95 @@
+//! The packet filter in one round: before the tables of the devices, so that a peer is known before the
+//! kernel sends it anything, and forgotten only when a look finds nothing that leads to it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::memory::Filtered;
+use super::pass::{Pass, Settled, pending};
+use super::report::{Change, FilterReport};
+use crate::model::addr::{ByFamily, Family, IfName};
+use crate::model::host::Host;
+use crate::model::nft::Table;
+use crate::model::op::{Ack, FilterOp, Op};
+use crate::plan::attempts::Look;
+use crate::plan::cause::Cause;
+use crate::plan::desired::Desired;
+use crate::plan::filter::{Difference, changes, counted, strangers, table};
+use crate::plan::local::Local;
+
+impl Pass<'_> {
+    /// Compares, and changes what differs. True if anything was tried.
+    pub(super) fn filter(
+        &mut self,
+        locals: &ByFamily<Option<Result<Local, String>>>,
+        host: &Host,
+        desired: &Desired,
+    ) -> bool {
+        let mut wrote = false;
+        for family in Family::BOTH {
+            let wanted = match locals.get(family) {
+                // A family that is off.
+                None => None,
+                // Without knowing our own pod CIDR nothing can be said; what is there stays.
+                Some(Err(_)) => continue,
+                Some(Ok(local)) => self.wanted(family, local, host, desired),
+            };
+            wrote |= self.filter_of(family, wanted, host);
+        }
+        wrote
+    }
+
+    fn wanted(&self, family: Family, local: &Local, host: &Host, desired: &Desired) -> Option<Table> {
+        let wanted = desired.families.get(family).iter().flat_map(|wanted| wanted.peers.values());
+        let seen = host.tables.get(family).iter().flat_map(|seen| seen.fdb.values());
+        let vteps: BTreeSet<IpAddr> = wanted.map(|(_, peer)| peer.public_ip).chain(seen.map(|fdb| fdb.dst)).collect();
+        let settings = self.input.settings;
+        table(&settings.overlay, &settings.filter, local.subnet, &vteps)
+    }
+
+    fn filter_of(&mut self, family: Family, wanted: Option<Table>, host: &Host) -> bool {
+        let seen = host.filter.get(family).as_ref();
+        let (difference, todo) = changes(family, wanted.as_ref(), seen);
+        self.memory.count_strangers(family, seen.and_then(counted));
+        let mut report = FilterReport {
+            rules: wanted.as_ref().map_or(0, Table::rules),
+            vteps: wanted.as_ref().and_then(|table| table.sets.first()).map_or(0, |(_, vteps)| vteps.len()),
+            in_place: difference == Difference::None && host.filter_problem.is_none(),
+            masquerades: self.input.settings.filter.masquerade.is_some(),
+            strangers: seen.map(strangers).unwrap_or_default(),
+            from_strangers: self.memory.from_strangers(family),
+            problem: host.filter_problem.clone().filter(|_| wanted.is_some()),
+        };
+        let cause = self.memory.filter_cause(family, wanted.as_ref(), difference, &todo);
+        let name = IfName::new(if family == Family::V4 { "ip weft" } else { "ip6 weft" });
+        let op = Op::Filter(FilterOp { family, name, changes: todo });
+        let left = if difference == Difference::None { &[][..] } else { std::slice::from_ref(&op) };
+        self.memory.attempts.looked(Look::Filter(family), left);
+        let mut wrote = false;
+        if difference == Difference::None {
+            *self.memory.filters.get_mut(family) = Filtered::So(wanted);
+        } else if host.filter_problem.is_none() {
+            let told = self.report.changes.iter().filter(|change| change.ack == Ack::Done && change.op == op).count();
+            if told > 1 {
+                self.memory.attempts.doubted(&op, self.now);
+            }
+            match self.memory.attempts.put_off(&op, self.now) {
+                Some(put_off) => report.problem = Some(pending(op, None, &put_off).problem),
+                None => {
+                    self.try_filter(family, op, cause);
+                    wrote = true;
+                }
+            }
+        }
+        *self.report.filter.get_mut(family) = report;
+        wrote
+    }
+
+    fn try_filter(&mut self, family: Family, op: Op, cause: Cause) {
+        let cause = if self.memory.attempts.has_failed(&op) { Cause::Retry } else { cause };
+        let acks = self.kernel.apply(std::slice::from_ref(&op));
+        let ack = acks.into_iter().next().unwrap_or_else(|| Ack::Unknown("no answer".to_owned()));
+        let _: Settled = self.settle(&op, &ack, cause.is_drift());
+        self.report.changes.push(Change { family, op, cause, peer: None, ack });
+    }
+}
