@@ -54,7 +54,7 @@ impl Pass<'_> {
         let mut report = FilterReport {
             rules: wanted.as_ref().map_or(0, Table::rules),
             vteps: wanted.as_ref().and_then(|table| table.sets.first()).map_or(0, |(_, vteps)| vteps.len()),
-            in_place: difference == Difference::None && host.filter_problem.is_none(),
+            in_place: difference == Difference::None && (wanted.is_none() || host.filter_problem.is_none()),
             masquerades: self.input.settings.filter.masquerade.is_some(),
             strangers: seen.map(strangers).unwrap_or_default(),
             from_strangers: self.memory.from_strangers(family),
