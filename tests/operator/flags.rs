@@ -70,10 +70,7 @@ fn a_mistake_is_refused_with_a_sentence_that_names_it() {
              expected",
         ),
         (run("--ifce=eth0"), "error: unexpected argument '--ifce' found"),
-        (
-            run("--ip-masq=maybe"),
-            "error: invalid value 'maybe' for '--ip-masq[=<BOOL>]': allowed is true or false",
-        ),
+        (run("--ip-masq=maybe"), "error: invalid value 'maybe' for '--ip-masq[=<BOOL>]': allowed is true or false"),
         (
             vec!["run", "--node-name=a", "--net-config-path=/does/not/exist"],
             "error: --net-config-path /does/not/exist: No such file or directory (os error 2); it is flannel's \

@@ -67,19 +67,17 @@ fn the_table_is_flannels_rules_and_subnet_env_follows() {
     });
 }
 
-/// Generation of the whole ruleset: it moves with every transaction, whoever makes it.
-fn generation() -> String {
-    // `nft` prints it nowhere; a monitor would race. The handles of a table made anew are new.
-    let rows = ["ip", "ip6"].map(|family| try_sh(&format!("nft -a list table {family} weft")).expect("a table"));
-    rows.concat()
+/// Both tables with the numbers that the kernel gave: whatever is made anew has another.
+fn numbered() -> String {
+    ["ip", "ip6"].map(|family| try_sh(&format!("nft -a list table {family} weft")).expect("a table")).concat()
 }
 
 fn a_restart_writes_nothing_into_the_filter() {
     let mut world = world(&["--ip-masq", "--vtep-filter=audit"]);
-    let before = generation();
+    let before = numbered();
     world.take_agent().terminate();
     world.start();
-    assert_eq!(generation(), before);
+    assert_eq!(numbered(), before);
     let metrics = world.agent().metrics();
     assert_eq!(metrics.sum("weft_changes_total", &[("table", "filter")]), 0.0);
     assert_eq!(metrics.sum("weft_filter_in_place", &[]), 2.0);
