@@ -4,12 +4,15 @@ use std::net::IpAddr;
 
 use super::claims::Ground;
 use super::direct::OnLink;
-use super::underlay;
+use super::underlay::{self, Underlay};
 use crate::model::addr::{ByFamily, Family, IfName, Mac, Subnet};
 use crate::model::device::DeviceSpec;
 use crate::model::host::{Host, LinkKind};
 use crate::model::node::OwnNode;
 use crate::model::settings::Settings;
+
+/// Bytes of a packet that every link with IPv6 must carry (RFC 8200, section 5).
+const IPV6_MIN_MTU: u32 = 1280;
 
 /// Our own node in one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +50,7 @@ pub fn local(
     let public_ip = own.overwrite.get(family).or(configured).unwrap_or(underlay.local);
     // The kernel refuses more than the underlay can carry, so a larger configured MTU is cut.
     let outer = overlay.mtu.map_or(underlay.mtu, |mtu| mtu.min(underlay.mtu));
+    let mtu = mtu(&underlay, outer, family)?;
     let device = DeviceSpec {
         name,
         family,
@@ -59,7 +63,7 @@ pub fn local(
         underlay: underlay.index,
         underlay_name: underlay.name.clone(),
         local: underlay.local,
-        mtu: outer.saturating_sub(family.vxlan_overhead()),
+        mtu,
         mac: mac.unwrap_or_else(|| mac_of(&own.uid, family)),
         address: subnet.base(),
         network,
@@ -69,6 +73,23 @@ pub fn local(
         ..ground(host, &device, subnet, public_ip, &ours)?
     };
     Ok(Local { device, subnet, public_ip, ground })
+}
+
+/// What VXLAN leaves of the outer MTU. Linux turns IPv6 off on a device with less than it needs, and then refuses
+/// every address and neighbour there.
+fn mtu(underlay: &Underlay, outer: u32, family: Family) -> Result<u32, String> {
+    let mtu = outer.saturating_sub(family.vxlan_overhead());
+    if family == Family::V6 && mtu < IPV6_MIN_MTU {
+        return Err(format!(
+            "the MTU of {} leaves {mtu} bytes for the IPv6 of pods, which needs {IPV6_MIN_MTU} (RFC 8200, section 5); \
+             weft waits for at least {} there: ip link set {} mtu {}",
+            underlay.name,
+            IPV6_MIN_MTU + family.vxlan_overhead(),
+            underlay.name,
+            IPV6_MIN_MTU + family.vxlan_overhead(),
+        ));
+    }
+    Ok(mtu)
 }
 
 fn own_subnet(own: &OwnNode, family: Family, network: Subnet) -> Result<Subnet, String> {

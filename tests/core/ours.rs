@@ -38,7 +38,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         prop_oneof![Just(8472), Just(4789)].prop_map(Change::Port),
         any::<bool>().prop_map(Change::Gbp),
         any::<bool>().prop_map(Change::Learning),
-        proptest::option::of(1300..9000_u32).prop_map(Change::Mtu),
+        proptest::option::of(1350..9000_u32).prop_map(Change::Mtu),
         (1400..9000_u32).prop_map(Change::UnderlayMtu),
         (1..4_u8).prop_map(Change::UnderlayAddress),
         proptest::option::of(100..110_u8).prop_map(Change::PublicIp),
@@ -264,6 +264,20 @@ fn a_device_that_vanishes_half_way_is_back_with_every_row_in_the_same_pass() {
         assert_eq!(report.verdict, Verdict::Converged, "operation {nth}: {report:#?}");
         world.assert_right();
     }
+}
+
+#[test]
+fn an_underlay_too_small_for_ipv6_keeps_only_ipv6_waiting() {
+    let mut world = World::with_peers(3);
+    apply(&mut world, &Change::UnderlayMtu(1349));
+    let report = world.settle();
+    let waiting = report.families.v6.as_ref().unwrap().waiting.clone().unwrap();
+    assert!(waiting.contains("leaves 1279 bytes") && waiting.contains("ip link set eth0 mtu 1350"), "{waiting}");
+    assert!(report.families.v4.as_ref().unwrap().ready);
+    assert_eq!(world.tables(Family::V4).len(), 9);
+    apply(&mut world, &Change::UnderlayMtu(1350));
+    assert_eq!(world.settle().verdict, Verdict::Converged);
+    assert_eq!(world.tables(Family::V6).len(), 9);
 }
 
 #[test]
