@@ -53,13 +53,18 @@ impl Leaving {
         match entry {
             Entry::Fdb(key, _) => !self.uses.macs.contains_key(&key.mac),
             Entry::Neighbour(ip, _) => !self.uses.gateways.contains_key(ip),
-            Entry::Route(key, _) => self.is_superseded(key, wanted) && self.leads_nobody(key, wanted),
+            Entry::Route(key, route) => self.is_superseded(key, route, wanted) && self.leads_nobody(key, wanted),
         }
     }
 
     /// Whether what takes the place of a route that goes is there, and is what the kernel falls back to:
     /// of several routes to a peer that go, the one with the smallest metric goes last.
-    fn is_superseded(&self, key: &RouteKey, wanted: &Wanted) -> bool {
+    fn is_superseded(&self, key: &RouteKey, route: &Route, wanted: &Wanted) -> bool {
+        // One of several under a key: the kernel falls back to the one that stays.
+        let stays = wanted.tables.routes.get(key);
+        if stays.is_some() && stays == self.routes.get(key) && stays != Some(route) {
+            return true;
+        }
         let (low, high) = (RouteKey { metric: 0, ..*key }, RouteKey { metric: u32::MAX, ..*key });
         let mut instead = wanted.tables.routes.range(low..=high).peekable();
         if instead.peek().is_none() {

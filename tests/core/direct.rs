@@ -389,3 +389,19 @@ fn leaving_takes_direct_routes_along() {
     leave(&mut world.kernel, &scope, Leave::Remove).expect("a look");
     assert_eq!(installed(&world.kernel.net), BTreeSet::new());
 }
+
+/// Each of two routes that go waited for the other: flannel's beside ours under one key, and the fallback of
+/// direct routing, which is off again.
+#[test]
+fn a_second_route_under_our_key_and_an_old_fallback_do_not_wait_for_each_other() {
+    for family in Family::BOTH {
+        let mut world = world();
+        happen(&mut world, Event::Pass);
+        happen(&mut world, Event::Switch(false));
+        happen(&mut world, Event::Meddle(family, Meddle::FlannelRoute(2)));
+        world.kernel.check(|_, _| ());
+        let report = world.settle();
+        assert_eq!(report.verdict, Verdict::Converged, "{family}: {:?}", report.families);
+        assert_right(&world);
+    }
+}

@@ -416,7 +416,10 @@ fn same_foreign(before: &Net, after: &Net) -> bool {
     let numbers = |net: &Net| ours.each_ref().map(|name| net.index(name));
     let routes = |net: &Net| {
         let numbers = numbers(net);
-        let foreign = |route: &weft::kernel::fake::MainRoute| route.oif.is_none() || !numbers.contains(&route.oif);
+        // What carries our number is ours wherever it is (decision 5).
+        let foreign = |route: &weft::kernel::fake::MainRoute| {
+            route.route.protocol != PROTOCOL_WEFT && (route.oif.is_none() || !numbers.contains(&route.oif))
+        };
         net.routes().filter(|(_, route)| foreign(route)).map(|(key, route)| (key, route.clone())).collect::<Vec<_>>()
     };
     links(before) == links(after) && routes(before) == routes(after)

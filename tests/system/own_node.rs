@@ -117,6 +117,12 @@ fn another_pod_cidr_moves_the_device_and_no_row() {
     let rows = rows_of(1..=PEERS);
     let touched: Vec<_> = heard.iter().filter(|event| rows.iter().any(|row| row.key == event.1)).collect();
     assert!(touched.is_empty(), "{touched:?}");
+    // The kernel announces a new IPv6 address only when it has made its local route (see `World::start`).
+    let own = gateways(302)[1].to_string();
+    within(SOON, "our new IPv6 address has its local route", || {
+        let routes = crate::sandbox::json("ip -6 -j route show table local type local dev flannel-v6.1");
+        if routes.iter().any(|route| route["dst"] == own.as_str()) { Ok(()) } else { Err(routes) }
+    });
     // What was ours may be somebody else's.
     stage.forget();
     stage.put(0x12b, crate::stage::Facts { cidrs: pod_cidrs(0).map(Some), ..crate::stage::Facts::of(0x12b) });
