@@ -48,7 +48,9 @@ impl Witness {
         let mut heard = BTreeSet::new();
         loop {
             match self.socket.recv_from_full() {
-                Ok((datagram, _)) => heard.extend(frames(&datagram).flatten().filter_map(|frame| cry(frame.kind))),
+                Ok((datagram, _)) => {
+                    heard.extend(frames(&datagram).flatten().filter_map(|frame| cry(frame.kind, frame.body)))
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return heard,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
                 Err(_) => return heard,
@@ -57,12 +59,20 @@ impl Witness {
     }
 }
 
-const fn cry(kind: u16) -> Option<Cry> {
+fn cry(kind: u16, payload: &[u8]) -> Option<Cry> {
     match kind {
         libc::RTM_NEWLINK => Some(Cry::Link),
         libc::RTM_DELLINK => Some(Cry::LinkGone),
         libc::RTM_DELNEIGH => Some(Cry::NeighbourGone),
+        libc::RTM_NEWNEIGH if has_failed(payload) => Some(Cry::NeighbourGone),
         libc::RTM_DELROUTE => Some(Cry::RouteGone),
         _ => None,
     }
+}
+
+/// Whether a neighbour cannot be used any more. One that a packet holds at the moment when it is deleted stays,
+/// as failed (`neigh_del` in net/core/neighbour.c): then this is all that the kernel says.
+fn has_failed(payload: &[u8]) -> bool {
+    // `ndm_state` in `struct ndmsg`.
+    payload.get(8..10).is_some_and(|state| u16::from_ne_bytes([state[0], state[1]]) & libc::NUD_FAILED != 0)
 }
