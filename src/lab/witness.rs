@@ -49,7 +49,7 @@ impl Witness {
         loop {
             match self.socket.recv_from_full() {
                 Ok((datagram, _)) => {
-                    heard.extend(frames(&datagram).flatten().filter_map(|frame| cry(frame.kind, frame.body)))
+                    heard.extend(frames(&datagram).flatten().filter_map(|frame| cry(frame.kind, frame.body)));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return heard,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
