@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::netns::Namespace;
 
-/// A ping that is not answered after this long is lost, also at the end of a stream.
+/// How long answers that are outstanding at the end of a stream are waited for.
 const STRAGGLERS: Duration = Duration::from_millis(100);
 
 /// A ping socket towards one address.
@@ -97,7 +97,7 @@ pub struct Tally {
 #[derive(Debug)]
 pub struct Stream {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Tally>,
+    thread: JoinHandle<(Echo, Vec<(Instant, bool)>)>,
 }
 
 impl Stream {
@@ -109,18 +109,30 @@ impl Stream {
         let echo = from.run(|| Echo::open(target))??;
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
-        let thread = thread::Builder::new().name("ping".to_owned()).spawn(move || stream(&echo, interval, &told))?;
+        let thread = thread::Builder::new().name("ping".to_owned()).spawn(move || stream(echo, interval, &told))?;
         Ok(Self { stop, thread })
     }
 
     /// Stops asking, waits a moment for late replies, and counts.
     pub fn stop(self) -> Tally {
+        self.stop_patiently(STRAGGLERS)
+    }
+
+    /// The same, with another idea of how long a moment is.
+    pub fn stop_patiently(self, patience: Duration) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_default()
+        // A stream that panicked has sent nothing that could be counted.
+        let Ok((echo, mut pings)) = self.thread.join() else { return Tally::default() };
+        while let Some((asked, _)) = pings.iter().rev().find(|(_, answered)| !answered) {
+            let Some(left) = patience.checked_sub(asked.elapsed()) else { break };
+            echo.wait(left);
+            collect(&echo, &mut pings);
+        }
+        tally(&pings)
     }
 }
 
-fn stream(echo: &Echo, interval: Duration, stop: &AtomicBool) -> Tally {
+fn stream(echo: Echo, interval: Duration, stop: &AtomicBool) -> (Echo, Vec<(Instant, bool)>) {
     let mut pings: Vec<(Instant, bool)> = Vec::new();
     let mut next = Instant::now();
     while !stop.load(Ordering::Relaxed) {
@@ -133,15 +145,10 @@ fn stream(echo: &Echo, interval: Duration, stop: &AtomicBool) -> Tally {
             // but the rhythm is kept.
             next = (next + interval).max(now);
         }
-        collect(echo, &mut pings);
+        collect(&echo, &mut pings);
         echo.wait(next.saturating_duration_since(Instant::now()));
     }
-    while let Some((asked, _)) = pings.iter().rev().find(|(_, answered)| !answered) {
-        let Some(left) = STRAGGLERS.checked_sub(asked.elapsed()) else { break };
-        echo.wait(left);
-        collect(echo, &mut pings);
-    }
-    tally(&pings)
+    (echo, pings)
 }
 
 fn collect(echo: &Echo, pings: &mut [(Instant, bool)]) {

@@ -1,0 +1,73 @@
+# From a bare cluster to pods that talk.
+
+the_manifest_makes_every_node_ready() {
+    local began ready
+    three_nodes
+    # From here on every request of the agents counts (cases/confined.sh).
+    wc -l <"$LOGS/audit.log" >"$RUN/audit-before"
+    within 60 nodes_lack_a_network a b c
+    began=$(now)
+    kubectl apply -k "$ROOT/manifests/overlays/dual-stack"
+    within 300 nodes_are_ready a b c
+    ready=$(now)
+    within 120 agents_are_ready
+    figure "from kubectl apply until every Node is Ready: $(seconds $((ready - began)))"
+    figure "… and every agent too: $(seconds $(($(now) - began))); load $(cut -d' ' -f1 /proc/loadavg)"
+}
+
+nodes_lack_a_network() {
+    local node
+    for node; do
+        kubectl get node "$node" -o jsonpath='{.status.conditions[?(@.type=="Ready")].message}' | grep -q 'cni plugin not initialized' || return 1
+    done
+}
+
+everybody_reaches_everybody() {
+    pods_on_every_node
+    undisturbed_by sleep 3
+    everything_answers
+}
+
+# From every talker: every talker, every ClusterIP, and the outside, in both families.
+everything_answers() {
+    local node pid answers=0 services
+    services=$(kubectl get services -o json | jq -r '.items[] | .spec.ports[0].port as $port | .spec.clusterIPs[] | "\(.) \($port)"')
+    talkers >"$RUN/talkers"
+    while read -r node _ _ pid; do
+        within 60 reaches_all "$pid"
+        within 60 is_masqueraded "$node" "$pid"
+        answers=$((answers + 1))
+    done <"$RUN/talkers"
+    ((answers >= 3)) || fail "only $answers talkers"
+    figure "every one of $answers pods: every pod, $(wc -l <<<"$services") addresses of Services, the outside, in both families"
+}
+
+reaches_all() {
+    local pid=$1 v4 v6 address port
+    while read -r _ v4 v6 _; do
+        for address in "$v4" "$v6"; do asks "$pid" "http://$(url_host "$address")/name" || return 1; done
+    done <"$RUN/talkers"
+    while read -r address port; do
+        # The API server answers too: that it will not let us in.
+        asks "$pid" "http$([[ $port == 443 ]] && echo s)://$(url_host "$address"):$port/" || return 1
+    done <<<"$services"
+}
+
+# asks PID URL: an HTTP request from a pod's network; any answer will do.
+asks() {
+    echo "asking $2"
+    nsenter --net="/proc/$1/ns/net" curl -sgk --max-time 10 "$2"
+}
+
+# Who asks from a pod is seen outside as the pod's node.
+is_masqueraded() {
+    local v4 v6 seen
+    IFS=, read -r v4 v6 <"$RUN/$1/addresses"
+    seen=$(asks "$2" http://198.51.100.1/cgi-bin/who && asks "$2" 'http://[fd00:51::1]/cgi-bin/who') || return 1
+    echo "$seen"
+    grep -qF "$v4" <<<"$seen" && grep -qF "$v6" <<<"$seen"
+}
+
+url_host() {
+    if [[ $1 == *:* ]]; then echo "[$1]"; else echo "$1"; fi
+}
