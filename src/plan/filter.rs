@@ -94,12 +94,9 @@ fn unknown_vtep(family: Family, enforce: bool) -> Vec<Rule> {
         expressions: Expression::remember_source(family, STRANGERS),
         comment: Some("weft: who it was".to_owned()),
     };
-    let end = if enforce {
-        rule(&[vec![Expression::Counter]], Expression::Verdict(Verdict::Drop), "dropped")
-    } else {
-        rule(&[], Expression::Counter, "audit: let through")
-    };
-    vec![remember, end]
+    // An accept ends this chain alone: nobody is counted twice, and other tables judge as they will.
+    let (verdict, comment) = if enforce { (Verdict::Drop, "dropped") } else { (Verdict::Accept, "audit: let through") };
+    vec![remember, rule(&[vec![Expression::Counter]], Expression::Verdict(verdict), comment)]
 }
 
 /// On the way in, and not before routing: what is only passing through is not ours to judge, and IPv4
