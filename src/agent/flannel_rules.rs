@@ -99,7 +99,8 @@ impl FlannelRules {
     fn grounds(&self) -> ByFamily<Ground> {
         let report = self.reports.borrow().clone();
         let is_on = |family| report.as_ref().is_some_and(|report| report.families.get(family).is_some());
-        let ours = ByFamily::from_fn(|family| is_on(family) && flannel::is_replaced(family).unwrap_or(false));
+        let stands_in = |family| report.as_ref().is_some_and(|report| report.filter.get(family).stands_in());
+        let ours = ByFamily::from_fn(|family| is_on(family) && stands_in(family));
         ByFamily::from_fn(|family| {
             let other = if family == Family::V4 { Family::V6 } else { Family::V4 };
             let stand_in = if is_on(family) { family } else { other };

@@ -84,9 +84,6 @@ pub(super) fn env_of(overlay: &Overlay, report: &Report) -> Option<SubnetEnv> {
     let of = |family| report.families.get(family).as_ref().filter(|family| family.ready);
     let subnets = ByFamily::from_fn(|family| of(family)?.subnet);
     let mtus = ByFamily::from_fn(|family| Some(of(family)?.device.as_ref()?.mtu));
-    let masquerades = |family| {
-        let filter = report.filter.get(family);
-        filter.masquerades && filter.in_place
-    };
-    SubnetEnv::of_node(overlay, subnets, mtus, overlay.families().all(masquerades))
+    let ip_masq = overlay.families().all(|family| report.filter.get(family).stands_in());
+    SubnetEnv::of_node(overlay, subnets, mtus, ip_masq)
 }

@@ -13,6 +13,7 @@ use super::clock::{Clock, jitter};
 use super::reconciler::Heartbeat;
 use crate::cluster::announce::send;
 use crate::model::node::{OwnNode, Snapshot};
+use crate::plan::pace::doubled;
 use crate::reconcile::Report;
 
 /// How long the API server may take.
@@ -183,20 +184,16 @@ impl Waits {
         self.sent.retain(|(at, _)| now.duration_since(*at) < SETTLED);
         let before = self.sent.iter().filter(|(_, sent)| *sent == written).count();
         self.sent.push((now, written));
-        doubled(ECHO, u32::try_from(before + 1).unwrap_or(u32::MAX).saturating_sub(PEACEFUL))
+        doubled(ECHO, u32::try_from(before + 1).unwrap_or(u32::MAX).saturating_sub(PEACEFUL), LONGEST_WAIT)
     }
 
     /// A patch was not taken; `asked` is how long the server wants to be left alone.
     fn failed(&mut self, asked: Option<Duration>) -> Duration {
-        let wait = doubled(FIRST_WAIT, self.failures);
+        let wait = doubled(FIRST_WAIT, self.failures, LONGEST_WAIT);
         self.failures = self.failures.saturating_add(1);
         // The agents of a cluster do not come back in step.
         wait.mul_f64(1.0 - jitter() / 2.0).max(asked.unwrap_or_default().min(LONGEST_ASKED))
     }
-}
-
-fn doubled(first: Duration, times: u32) -> Duration {
-    first.saturating_mul(1 << times.min(16)).min(LONGEST_WAIT)
 }
 
 #[cfg(test)]

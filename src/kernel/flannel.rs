@@ -9,7 +9,7 @@ use super::netlink::wire::frame::attributes;
 use super::nft::{Names, Nft};
 use crate::model::addr::Family;
 use crate::model::leftover::{Chain, Filter, Leftover, Seen, table_name};
-use crate::model::nft::{Expression, ListedRule, NftChange, OUR_CHAINS, OUR_TABLE, TableName, Verdict};
+use crate::model::nft::{Expression, ListedRule, NftChange, TableName, Verdict};
 use crate::model::op::{Ack, Refusal};
 
 /// Why they were not found or not taken away.
@@ -81,21 +81,6 @@ pub fn remove(what: Leftover, lock: &Path) -> Result<bool, Trouble> {
         changes.push(NftChange::DeleteChain(table, name));
     }
     if changes.is_empty() { Ok(false) } else { commit(&mut nft, &changes, Some(generation)) }
-}
-
-/// Whether weft's own masquerading stands in a family: its table is in force, with rules that masquerade.
-///
-/// # Errors
-/// If nf_tables cannot be read.
-pub fn is_replaced(family: Family) -> Result<bool, Trouble> {
-    let mut nft = Nft::open().map_err(Trouble::Socket)?;
-    let names = Names { chains: &OUR_CHAINS, sets: &[] };
-    let Some(seen) = nft.look(&TableName::new(family, OUR_TABLE), names)? else { return Ok(false) };
-    let rules = seen.chains.values().filter(|(chain, _)| chain.base.is_some()).flat_map(|(_, rules)| rules);
-    let masquerades = |rule: &ListedRule| {
-        rule.rule.expressions.iter().any(|expression| matches!(expression, Expression::Masquerade { .. }))
-    };
-    Ok(!seen.dormant && rules.into_iter().any(masquerades))
 }
 
 fn commit(nft: &mut Nft, changes: &[NftChange], generation: Option<u32>) -> Result<bool, Trouble> {

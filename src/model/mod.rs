@@ -6,6 +6,7 @@ pub mod device;
 pub mod filter;
 pub mod host;
 pub mod leftover;
+mod mac;
 pub mod nft;
 pub mod node;
 pub mod op;

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use super::pace::doubled;
 use crate::model::addr::{Family, IfName};
 use crate::model::op::{LinkOp, Op};
 use crate::model::table::{Entry, FdbKey, RouteKey};
@@ -114,7 +115,7 @@ impl Attempts {
     /// Takes note of a failure.
     pub fn failed(&mut self, op: &Op, problem: String, now: Duration) {
         let record = self.records.entry(key(op)).or_default();
-        record.not_before = now + doubled(FIRST_DELAY, record.failures);
+        record.not_before = now + doubled(FIRST_DELAY, record.failures, LONGEST_DELAY);
         record.failures = record.failures.saturating_add(1);
         record.problem = problem;
     }
@@ -146,7 +147,7 @@ impl Attempts {
         record.debt += PRICE;
         record.repairs = record.repairs.saturating_add(1);
         if record.debt > CREDIT {
-            record.not_before = now + doubled(FIRST_TRUCE, record.truces);
+            record.not_before = now + doubled(FIRST_TRUCE, record.truces, LONGEST_DELAY);
             // A truce that we keep alone pays nothing off.
             record.last = record.not_before;
             record.truces = record.truces.saturating_add(1);
@@ -193,10 +194,6 @@ impl Record {
             (self.repairs, self.truces) = (0, 0);
         }
     }
-}
-
-fn doubled(first: Duration, times: u32) -> Duration {
-    first.saturating_mul(1 << times.min(16)).min(LONGEST_DELAY)
 }
 
 fn key(op: &Op) -> Subject {

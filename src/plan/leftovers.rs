@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::pace::doubled;
 use crate::model::addr::ByFamily;
 use crate::model::leftover::{Leftover, Seen};
 
@@ -106,21 +107,21 @@ impl Leftovers {
         record.removed = record.removed.saturating_add(1);
         record.failed = 0;
         record.last = now;
-        record.not_before = now + record.removed.checked_sub(FIGHT).map_or(Duration::ZERO, doubled);
+        record.not_before = now + record.removed.checked_sub(FIGHT).map_or(Duration::ZERO, pause);
     }
 
     /// Takes note that one could not be removed.
     pub fn failed(&mut self, what: Leftover, problem: String, now: Duration) {
         let record = self.0.entry(what).or_default();
-        record.not_before = now + doubled(record.failed);
+        record.not_before = now + pause(record.failed);
         record.failed = record.failed.saturating_add(1);
         record.problem = problem;
         record.last = now;
     }
 }
 
-fn doubled(times: u32) -> Duration {
-    FIRST_PAUSE.saturating_mul(1 << times.min(16)).min(LONGEST_PAUSE)
+fn pause(times: u32) -> Duration {
+    doubled(FIRST_PAUSE, times, LONGEST_PAUSE)
 }
 
 #[cfg(test)]

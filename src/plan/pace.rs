@@ -15,6 +15,11 @@ const BLIND_AT_MOST: Duration = Duration::from_secs(10);
 /// How often to look while something is missing that sends no notification.
 const WAITING: Duration = Duration::from_secs(5);
 
+/// A wait that doubles with each time, up to the longest.
+pub fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    first.saturating_mul(1 << times.min(16)).min(longest)
+}
+
 /// How a pass ended, as far as the next one is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {

@@ -9,7 +9,7 @@ use super::pass::{Pass, Settled, pending};
 use super::report::{Change, FilterReport};
 use crate::model::addr::{ByFamily, Family, IfName};
 use crate::model::host::Host;
-use crate::model::nft::Table;
+use crate::model::nft::{OUR_TABLE, Table, TableName};
 use crate::model::op::{Ack, FilterOp, Op};
 use crate::plan::attempts::Look;
 use crate::plan::cause::Cause;
@@ -61,7 +61,7 @@ impl Pass<'_> {
             problem: host.filter_problem.clone().filter(|_| wanted.is_some()),
         };
         let cause = self.memory.filter_cause(family, wanted.as_ref(), difference, &todo);
-        let name = IfName::new(if family == Family::V4 { "ip weft" } else { "ip6 weft" });
+        let name = IfName::new(&TableName::new(family, OUR_TABLE).to_string());
         let op = Op::Filter(FilterOp { family, name, changes: todo });
         let left = if difference == Difference::None { &[][..] } else { std::slice::from_ref(&op) };
         self.memory.attempts.looked(Look::Filter(family), left);

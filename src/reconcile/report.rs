@@ -74,6 +74,13 @@ pub struct FilterReport {
     pub problem: Option<String>,
 }
 
+impl FilterReport {
+    /// Whether our own rules masquerade, as the last look saw them.
+    pub const fn stands_in(&self) -> bool {
+        self.masquerades && self.in_place
+    }
+}
+
 /// One family in one pass.
 #[derive(Clone, Debug, Default)]
 pub struct FamilyReport {

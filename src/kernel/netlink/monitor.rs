@@ -196,8 +196,12 @@ impl Monitor {
 
     /// Throws away what has come in: the observation that follows will see it.
     pub(super) fn forget(&mut self, counters: &mut NetlinkCounters) {
-        // What is left of a flood costs one more look.
-        let _ = (0..FEW).any(|_| !self.listen_to_nft(counters));
+        for _ in 0..FEW {
+            if !self.listen_to_nft(counters) {
+                break;
+            }
+        }
+        // What is left of a flood about our table costs one more look.
         if self.is_emptied(counters) {
             return;
         }

@@ -154,6 +154,8 @@ struct OnePeer {
     mac: Option<Mac>,
     #[serde(skip_serializing_if = "Option::is_none")]
     public_ip: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    direct: Option<bool>,
 }
 
 fn peers(report: &Report, family: Family) -> BTreeMap<NodeName, OnePeer> {
@@ -175,6 +177,7 @@ fn peers(report: &Report, family: Family) -> BTreeMap<NodeName, OnePeer> {
             pod_cidr: peer.map(|peer| peer.subnet),
             mac: peer.map(|peer| peer.mac),
             public_ip: peer.map(|peer| peer.public_ip),
+            direct: peer.zip(wanted).map(|(peer, wanted)| wanted.is_direct(peer.subnet)),
         };
         (name, one)
     };
