@@ -143,7 +143,8 @@ pub struct Host {
     pub ways: Vec<Way>,
     /// The interface and source address towards [`Scope::reach`], if one was asked for.
     pub reach: Option<(IfIndex, IpAddr)>,
-    /// The tables of each device of ours that exists; with [`Scope::ways`] of every family in scope.
+    /// What each device of ours holds, and what may be ours of its family's cluster network on other
+    /// interfaces: there too while the device itself is not.
     pub tables: ByFamily<Option<Tables>>,
     /// Our packet filter in each family, if it is there.
     pub filter: ByFamily<Option<SeenTable>>,

@@ -9,10 +9,10 @@ use proptest::prelude::*;
 use weft::kernel::fake::{Fault, Net};
 use weft::model::addr::{ByFamily, Family, IfName, Mac, Vni};
 use weft::model::host::LinkKind;
-use weft::model::node::OwnNode;
+use weft::model::node::{NodeRecord, OwnNode};
 use weft::plan::bridge::Leases;
 use weft::plan::cause::Cause;
-use weft::reconcile::{Input, Leave, Verdict, leave, preview};
+use weft::reconcile::{Input, Leave, Report, Verdict, leave, preview};
 
 use crate::cluster::any_tame_node;
 use crate::meddling::{Meddle, Trouble, any_honest_trouble, any_meddle};
@@ -204,21 +204,35 @@ proptest! {
         nodes in vec(any_tame_node(6), 0..8),
         meddles in vec(any_meddle(6), 0..8),
     ) {
-        let mut world = World::with_peers(6);
-        world.pass();
-        (1..=6).for_each(|n| world.remove(&crate::cluster::plain(n).name));
-        world.put_all(nodes);
-        for (family, meddle) in &meddles {
-            meddle.act(&mut world.kernel.net, *family);
-        }
-        world.restart();
-        let before = world.kernel.net.clone();
-        let host = before.observe(&world.scope());
-        let input = Input { settings: &world.settings, snapshot: &world.snapshot, leases: &Leases::Unknown };
-        let foretold: Vec<_> = preview(&host, &input).changes.iter().map(|change| change.op.to_string()).collect();
-        let done: Vec<_> = world.pass().changes.iter().map(|change| change.op.to_string()).collect();
+        let (foretold, done) = dry_and_real(nodes, &meddles);
         prop_assert_eq!(foretold, done);
     }
+}
+
+/// The operations of a dry run, and of the pass after it, on a node that knew other peers before.
+fn dry_and_real(nodes: Vec<NodeRecord>, meddles: &[(Family, Meddle)]) -> (Vec<String>, Vec<String>) {
+    let mut world = World::with_peers(6);
+    world.pass();
+    (1..=6).for_each(|n| world.remove(&crate::cluster::plain(n).name));
+    world.put_all(nodes);
+    for (family, meddle) in meddles {
+        meddle.act(&mut world.kernel.net, *family);
+    }
+    world.restart();
+    let host = world.kernel.net.observe(&world.scope());
+    let input = Input { settings: &world.settings, snapshot: &world.snapshot, leases: &Leases::Unknown };
+    let ops = |report: Report| report.changes.iter().map(|change| change.op.to_string()).collect();
+    (ops(preview(&host, &input)), ops(world.pass()))
+}
+
+/// The device was moved out of the way by hand, and a route of its peers is up on it: whoever looks before
+/// ours is made again sees that route too.
+#[test]
+fn a_dry_run_without_the_device_sees_its_routes_elsewhere() {
+    let moved = [Meddle::Down, Meddle::RouteElsewhere(1), Meddle::DeviceRenamed].map(|it| (Family::V6, it));
+    let (foretold, done) = dry_and_real(Vec::new(), &moved);
+    assert_eq!(foretold, done);
+    assert!(done.iter().any(|op| op.starts_with("ip -6 route del")), "{done:?}");
 }
 
 #[test]

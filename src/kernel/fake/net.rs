@@ -248,7 +248,7 @@ impl Net {
             let device: Option<IfIndex> = *ours.get(family);
             let network = *scope.networks.get(family);
             let rest = device.and_then(|device| self.tables(device, family));
-            (rest.is_some() || (scope.ways && network.is_some())).then(|| {
+            (rest.is_some() || network.is_some()).then(|| {
                 let Tables { routes, surplus, .. } = self.routes_of(device, family, network);
                 Tables { routes, surplus, ..rest.unwrap_or_default() }
             })

@@ -61,7 +61,7 @@ pub(super) fn host(
         host.defaults.extend(routes.defaults);
         host.foreign.extend(routes.foreign);
         host.ways.extend(routes.ways);
-        if device.is_some() || scope.ways {
+        if device.is_some() || network.is_some() {
             let tables = Tables {
                 routes: routes.ours,
                 surplus: routes.surplus,
