@@ -154,6 +154,14 @@ impl LinkOp {
             | Self::DelAddress(dev, ..) => &dev.name,
         }
     }
+
+    /// The address that it is about, and its prefix length, if it is about one.
+    pub const fn address(&self) -> Option<(IpAddr, u8)> {
+        match self {
+            Self::AddAddress(_, ip, len) | Self::DelAddress(_, ip, len) => Some((*ip, *len)),
+            _ => None,
+        }
+    }
 }
 
 impl FilterOp {

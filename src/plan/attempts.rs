@@ -4,10 +4,11 @@
 //! Times are durations since the agent started; the caller has the clock.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::pace::doubled;
-use crate::model::addr::{Family, IfName};
+use crate::model::addr::{Family, IfName, Subnet};
 use crate::model::op::{LinkOp, Op};
 use crate::model::table::{Entry, FdbKey, RouteKey};
 
@@ -23,14 +24,14 @@ const CREDIT: Duration = Duration::from_secs(30);
 /// The first pause in a fight; it doubles with every repair, until the debt is paid.
 const FIRST_TRUCE: Duration = Duration::from_secs(1);
 
-/// What is being tried: a key of a table, or a kind of change to a device.
+/// What is being tried: a key of a table, or a kind of change to a device; of its addresses, each one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Subject {
     /// The main table has one key for all interfaces.
     Route(RouteKey),
-    Neighbour(IfName, std::net::IpAddr),
+    Neighbour(IfName, IpAddr),
     Fdb(IfName, FdbKey),
-    Link(IfName, std::mem::Discriminant<LinkOp>),
+    Link(IfName, std::mem::Discriminant<LinkOp>, Option<(IpAddr, u8)>),
     Filter(Family),
 }
 
@@ -48,7 +49,7 @@ pub enum Look<'a> {
 impl Look<'_> {
     fn is_about(self, subject: &Subject) -> bool {
         match (self, subject) {
-            (Self::Settings(device), Subject::Link(of, _))
+            (Self::Settings(device), Subject::Link(of, ..))
             | (Self::Rows(device, _), Subject::Neighbour(of, _) | Subject::Fdb(of, _)) => of == device,
             (Self::Rows(_, family), Subject::Route(key)) => key.dst.family() == family,
             (Self::Filter(family), Subject::Filter(of)) => *of == family,
@@ -67,6 +68,8 @@ struct Record {
     debt: Duration,
     last: Duration,
     not_before: Duration,
+    /// Routes of others that the last look found in the way of a route.
+    in_the_way: Vec<RouteKey>,
     problem: String,
 }
 
@@ -172,6 +175,32 @@ impl Attempts {
         }
     }
 
+    /// After a look at the routes of others in a family: a route of ours that failed while one of those had its
+    /// key, or led to its gateway (which is all that IPv6 minds), need not wait once that one has gone.
+    pub fn saw_others(&mut self, family: Family, others: impl Iterator<Item = RouteKey>) {
+        let mut failed: Vec<(Subnet, &mut Record)> = Vec::new();
+        for (subject, record) in &mut self.records {
+            if let Subject::Route(key) = subject
+                && record.failures > 0
+                && key.dst.family() == family
+            {
+                failed.push((key.dst, record));
+            }
+        }
+        if failed.is_empty() {
+            return;
+        }
+        let others: Vec<RouteKey> = others.collect();
+        for (dst, record) in failed {
+            let leads_there = |other: &&RouteKey| other.dst.contains(dst.base());
+            let now: Vec<RouteKey> = others.iter().filter(leads_there).copied().collect();
+            let before = std::mem::replace(&mut record.in_the_way, now);
+            if before.iter().any(|other| !record.in_the_way.contains(other)) {
+                record.not_before = Duration::ZERO;
+            }
+        }
+    }
+
     /// Forgets what is long over. Call once a pass.
     pub fn forgive(&mut self, now: Duration) {
         self.records.retain(|_, record| {
@@ -200,7 +229,7 @@ fn key(op: &Op) -> Subject {
     let device = || op.device().clone();
     match op {
         Op::Filter(op) => Subject::Filter(op.family),
-        Op::Link(link) => Subject::Link(device(), std::mem::discriminant(link)),
+        Op::Link(link) => Subject::Link(device(), std::mem::discriminant(link), link.address()),
         Op::Set { entry, .. } | Op::Del { entry, .. } => match entry {
             Entry::Route(key, _) => Subject::Route(*key),
             Entry::Neighbour(ip, _) => Subject::Neighbour(device(), *ip),
@@ -249,6 +278,19 @@ mod tests {
         assert!(attempts.put_off(&up(), Duration::ZERO).is_some(), "it is still to be done");
         attempts.looked(Look::Settings(up().device()), &[]);
         assert_eq!(attempts.put_off(&up(), Duration::ZERO), None);
+    }
+
+    #[test]
+    fn what_was_done_about_one_address_says_nothing_of_another() {
+        let dev = Dev { index: IfIndex(3), name: IfName::new("flannel.1") };
+        let [first, second] = ["10.244.0.0", "10.244.1.0"].map(|text| text.parse().expect("an address"));
+        let del = |ip: IpAddr, len| Op::Link(LinkOp::DelAddress(dev.clone(), ip, len));
+        let mut attempts = Attempts::default();
+        attempts.failed(&del(first, 32), "no".into(), Duration::ZERO);
+        assert!(attempts.has_failed(&del(first, 32)));
+        assert_eq!(attempts.put_off(&del(second, 32), Duration::ZERO), None);
+        assert_eq!(attempts.put_off(&del(first, 24), Duration::ZERO), None);
+        assert_eq!(attempts.put_off(&Op::Link(LinkOp::AddAddress(dev, first, 32)), Duration::ZERO), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::model::addr::{Mac, bits};
 use crate::model::device::DeviceSpec;
 use crate::model::node::NodeName;
 use crate::model::op::LinkOp;
-use crate::model::table::Entry;
+use crate::model::table::{Entry, Tables};
 
 /// Why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,15 +129,18 @@ pub struct People<'a> {
 }
 
 impl<'a> People<'a> {
-    /// Of what is wanted, now or before.
-    pub fn new(wanted: &'a Wanted) -> Self {
+    /// Of what is wanted, now or before. What is held for a node that cannot be used is told from the rows that
+    /// are there: its neighbour says which FDB entry is its.
+    pub fn new(wanted: &'a Wanted, seen: &Tables) -> Self {
         let peers = || wanted.peers.values();
+        let held = wanted.held.iter();
+        let held_mac = held.filter_map(|(subnet, name)| Some((seen.neighbours.get(&subnet.base())?.mac, name)));
         let by_base = peers().map(|(name, peer)| (bits(peer.subnet.base()), name));
         let held_base = wanted.held.iter().map(|(subnet, name)| (bits(subnet.base()), name));
         Self {
             wanted,
             by_base: held_base.chain(by_base).collect(),
-            by_mac: peers().map(|(name, peer)| (peer.mac, name)).collect(),
+            by_mac: held_mac.chain(peers().map(|(name, peer)| (peer.mac, name))).collect(),
             names: peers().map(|(name, _)| name).chain(wanted.held.values()).collect(),
             held: wanted.held.values().collect(),
         }

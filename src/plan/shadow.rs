@@ -2,7 +2,7 @@
 
 use super::desired::Wanted;
 use super::ownership::is_ours;
-use crate::model::addr::{IfIndex, IfName};
+use crate::model::addr::{Family, IfIndex, IfName};
 use crate::model::host::Host;
 use crate::model::node::NodeName;
 use crate::model::table::{Entry, PROTOCOL_KERNEL, RouteKey, Tables};
@@ -14,6 +14,14 @@ pub struct Shadow {
     pub peer: NodeName,
     /// What wins, and what to do.
     pub problem: String,
+}
+
+/// The keys of the routes that are not ours.
+pub fn others(wanted: &Wanted, seen: &Tables, host: &Host, family: Family) -> impl Iterator<Item = RouteKey> {
+    let among_ours = seen.routes.iter().chain(seen.surplus.iter().map(|(key, route)| (key, route)));
+    let among_ours = among_ours.filter(|(key, route)| !is_ours(&Entry::Route(**key, **route), wanted));
+    let elsewhere = host.foreign.iter().map(|route| RouteKey { dst: route.dst, metric: route.metric });
+    among_ours.map(|(key, _)| *key).chain(elsewhere.filter(move |key| key.dst.family() == family))
 }
 
 /// Every foreign route that the kernel prefers to a peer's.

@@ -14,6 +14,7 @@ use crate::plan::attempts::Look;
 use crate::plan::cause::{Cause, People, of_del, of_set};
 use crate::plan::desired::{Desired, Wanted};
 use crate::plan::next::Program;
+use crate::plan::shadow::others;
 
 /// A removal of more rows than this, and of more than a third, is confirmed by another LIST first.
 /// Only rows of nodes that are no longer listed count: what somebody else put in is no node's.
@@ -26,6 +27,7 @@ impl Pass<'_> {
         let Some(seen) = host.tables.get(family) else { return false };
         let mut program = Program::new(dev, wanted, seen, &host.links);
         self.memory.attempts.looked(Look::Rows(&dev.name, family), program.pending());
+        self.memory.attempts.saw_others(family, others(wanted, seen, host, family));
         report.wanted = count(&wanted.tables);
         report.present = present(&wanted.tables, program.pending());
         if program.is_done() {
@@ -33,8 +35,9 @@ impl Pass<'_> {
             return false;
         }
         let before: Option<Arc<Desired>> = self.memory.before.get(family).clone();
-        let before = before.as_ref().and_then(|desired| desired.families.get(family).as_ref()).map(People::new);
-        let causes = Causes { family, now: People::new(wanted), before };
+        let before = before.as_ref().and_then(|desired| desired.families.get(family).as_ref());
+        let before = before.map(|before| People::new(before, seen));
+        let causes = Causes { family, now: People::new(wanted, seen), before };
         self.withhold(&causes, &mut program, report);
         self.hold_back(&causes, &mut program, report);
         let wrote = self.work_off(&causes, &mut program);

@@ -7,6 +7,7 @@ use weft::model::addr::{ByFamily, Family};
 use weft::model::node::{Absence, Standing};
 use weft::model::op::Op;
 use weft::model::table::{Entry, PROTOCOL_WEFT, Tables};
+use weft::plan::cause::Cause;
 use weft::reconcile::{PeerState, Verdict, peers::peer_states};
 
 use crate::cluster::{any_node, plain, unusable};
@@ -79,6 +80,18 @@ fn held_rows_go_when_the_node_goes_opts_out_or_moves() {
             assert_eq!(world.tables(family).len(), 3 * usize::from(PEERS - 1));
         }
     }
+}
+
+#[test]
+fn all_rows_of_a_held_node_go_because_it_left() {
+    let mut world = World::with_peers(PEERS);
+    world.pass();
+    world.put(becomes(2, |family| unusable(Some(pod_cidr(family, 2)))));
+    world.pass();
+    world.remove(&plain(2).name);
+    let report = world.pass();
+    let told: Vec<_> = report.changes.iter().map(|change| (change.cause, change.peer.as_deref())).collect();
+    assert_eq!(told, [(Cause::NodeLeft, Some(&*plain(2).name)); 6], "{report:#?}");
 }
 
 #[test]

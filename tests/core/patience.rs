@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use weft::kernel::fake::Fate;
-use weft::model::addr::{Family, IfIndex};
+use weft::model::addr::{Family, IfIndex, IfName};
 use weft::model::op::{Dev, LinkOp, Op, Refusal};
-use weft::model::table::Entry;
+use weft::model::table::{Entry, Route, RouteKey};
 use weft::plan::cause::Cause;
 use weft::plan::verdict::{Verdict as Meaning, verdict};
 use weft::reconcile::{Report, Verdict};
@@ -63,6 +63,51 @@ fn a_failure_that_is_over_is_forgotten() {
     world.kernel.rule(move |op| (op.entry() == Some(&fdb)).then_some(Fate::Refused(12)));
     let asked = run(&mut world, Duration::from_millis(300), MINUTE, |_| ());
     assert!(gaps(&asked)[0] < Duration::from_millis(200), "the first delay again: {asked:?}");
+}
+
+/// Whatever weft's own delay has grown to: the route that was in the way is seen to go.
+#[test]
+fn a_route_that_another_was_in_the_way_of_is_put_in_as_soon_as_that_one_has_gone() {
+    for family in Family::BOTH {
+        let mut world = World::with_peers(3);
+        let [_, _, Entry::Route(key, route)] = rows(&peer(family, 2)) else { panic!("a route") };
+        let eth0 = world.kernel.net.index(&IfName::new("eth0"));
+        let theirs = Route { via: None, onlink: false, protocol: 4, plain: true, dev: None };
+        world.kernel.net.put_route(key, eth0, theirs);
+        let asked = run(&mut world, 5 * MINUTE, MINUTE, |_| ());
+        assert!(gaps(&asked).last() > Some(&Duration::from_secs(20)), "{asked:?}");
+        world.pass();
+        let operations = world.kernel.operations();
+        (0..50).for_each(|_| drop(world.pass()));
+        assert_eq!(world.kernel.operations(), operations, "it is not asked for while that one is there");
+        world.kernel.net.del_routes(|held, _| held == key);
+        let report = world.pass();
+        assert_eq!(report.verdict, Verdict::Converged);
+        let put_in = report.changes.iter().map(|change| (change.op.entry().copied(), change.cause));
+        assert_eq!(put_in.collect::<Vec<_>>(), [(Some(Entry::Route(key, route)), Cause::Retry)]);
+        world.assert_right();
+    }
+}
+
+/// The kernel refuses for a reason that no look shows.
+#[test]
+fn a_route_of_somebody_else_that_was_not_in_the_way_brings_nothing_forward() {
+    let mut world = World::with_peers(3);
+    let [_, _, route] = rows(&peer(family(), 2));
+    world.kernel.rule(move |op| (op.entry() == Some(&route)).then_some(Fate::Refused(17)));
+    let eth0 = world.kernel.net.index(&IfName::new("eth0"));
+    let theirs = Route { via: None, onlink: false, protocol: 4, plain: true, dev: None };
+    let key = RouteKey { dst: pod_cidr(family(), 3), metric: 9000 };
+    let mut there = false;
+    let asked = run(&mut world, 5 * MINUTE, Duration::from_secs(1), |world| {
+        there = !there;
+        if there {
+            world.kernel.net.put_route(key, eth0, theirs);
+        } else {
+            world.kernel.net.del_routes(|held, _| held == key);
+        }
+    });
+    assert!(asked.len() < 20, "{asked:?}");
 }
 
 fn tear_down_route(world: &mut World) {
