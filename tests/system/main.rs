@@ -31,11 +31,14 @@ mod host;
 mod http;
 mod lab;
 mod life;
+#[path = "../support/machines.rs"]
+mod machines;
 mod own_node;
 #[path = "../support/picture.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod picture;
 mod plan;
+mod reach;
 mod restart;
 #[path = "../support/sandbox.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
@@ -55,6 +58,7 @@ fn main() -> std::process::ExitCode {
         topology::all(),
         filter::all(),
         takeover::all(),
+        reach::all(),
         lab::all(),
         honesty::all(),
         shape::all(),

@@ -2,19 +2,18 @@
 //! flannel's packet rules have.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use weft::lab::ping::{Stream, once};
 use weft::lab::stage::Stage;
-use weft::lab::topology::{Addressing, name};
+use weft::lab::topology::name;
 
 use crate::agent::{Agent, binary};
 use crate::flannel;
+use crate::machines::{self, ADDRESSING, lay};
 use crate::sandbox::{DIRECTORY, sh, try_sh};
-use crate::stage::key;
 use crate::world::{World, within};
 
 crate::tests![
@@ -27,8 +26,6 @@ crate::tests![
 const NODES: u8 = 3;
 /// A host outside of the cluster that knows no way to a pod.
 const OUTSIDE: [&str; 2] = ["203.0.113.1", "2001:db8:ffff::1"];
-const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
-const ADDRESSING: Addressing = Addressing { dual_stack: true, segments: 1 };
 
 fn a_cluster_with_iptables_nft_moves_over_and_back() {
     moves_over_and_back("iptables-nft");
@@ -82,36 +79,19 @@ impl Cluster {
         let mut cluster = Self { stage, directory, form, agents: BTreeMap::new() };
         for number in 1..=NODES {
             cluster.stage.add_machine(number).expect("a machine");
-            cluster.announce(number);
+            machines::announce(&cluster.stage, number);
         }
         for number in 1..=NODES {
             cluster.run(number, || {
                 foreign_rules();
-                lay(number, &format!("--rules {form} --root {}", cluster.root(number).display()));
+                lay(NODES, number, &format!("--rules {form} --root {}", cluster.root(number).display()));
             });
         }
         cluster
     }
 
-    /// The Node as flanneld has announced it.
-    fn announce(&self, number: u8) {
-        let mut node = ADDRESSING.node(number);
-        let addresses = ADDRESSING.machine(number);
-        for (value, annotation) in [
-            ("true".to_owned(), "kube-subnet-manager"),
-            ("vxlan".to_owned(), "backend-type"),
-            (crate::cluster::backend_data(1, &macs(number)[0]), "backend-data"),
-            (crate::cluster::backend_data(1, &macs(number)[1]), "backend-v6-data"),
-            (addresses[0].0.to_string(), "public-ip"),
-            (addresses[1].0.to_string(), "public-ipv6"),
-        ] {
-            node["metadata"]["annotations"][key(annotation)] = value.into();
-        }
-        self.stage.server.put_node(node);
-    }
-
     fn run<T: Send>(&self, number: u8, work: impl FnOnce() -> T + Send) -> T {
-        self.stage.members[&number].machine.network.run(work).expect("the machine's namespace")
+        machines::run(&self.stage, number, work)
     }
 
     fn root(&self, number: u8) -> PathBuf {
@@ -139,25 +119,9 @@ impl Cluster {
 
     /// weft takes a node over: flanneld was stopped, weft is started.
     fn over(&mut self, number: u8) {
-        let root = self.root(number);
-        let file = |path: &str| root.join(path).display().to_string();
-        let arguments = [
-            ("--node-name", name(number)),
-            ("--kube-api-url", self.stage.server.url()),
-            ("--net-config-path", self.directory.join("net-conf.json").display().to_string()),
-            ("--subnet-file", file("run/flannel/subnet.env")),
-            ("--cni-conf", "standard".to_owned()),
-            ("--cni-conf-dir", file("etc/cni/net.d")),
-            ("--healthz-ip", HTTP.ip().to_string()),
-            ("--healthz-port", HTTP.port().to_string()),
-        ];
-        let mut words: Vec<String> = vec!["--ip-masq".to_owned()];
-        words.extend(arguments.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
-        let mut agent = self.run(number, || {
-            let mut agent = Agent::start(HTTP, &words);
-            agent.until_ready();
-            agent
-        });
+        let net_d = self.root(number).join("etc/cni/net.d").display().to_string();
+        let more = ["--ip-masq", "--cni-conf=standard", "--cni-conf-dir", &net_d].map(str::to_owned);
+        let mut agent = machines::start(&self.stage, &self.directory, number, &more);
         within(Duration::from_secs(20), "no route of flannel's is left", || {
             let left = self.run(number, || {
                 ["-4", "-6"].map(|family| try_sh(&format!("ip {family} route show proto boot dev flannel.1")))
@@ -180,7 +144,7 @@ impl Cluster {
         self.hand_over(number);
         // What a flanneld that starts does to what it finds: its own rules; the rest is there.
         let rules = format!("--no-devices --rules {} --root {}", self.form, self.root(number).display());
-        self.run(number, || lay(number, &rules));
+        self.run(number, || lay(NODES, number, &rules));
         self.hand_over(number);
         self.run(number, || {
             let left = try_sh("nft list tables").expect("nft");
@@ -222,10 +186,6 @@ impl Cluster {
     }
 }
 
-fn macs(number: u8) -> [String; 2] {
-    [format!("0a:58:04:00:00:{number:02x}"), format!("0a:58:06:00:00:{number:02x}")]
-}
-
 /// Rules of kube-proxy, Docker and an admin: of all kinds, in both filters.
 fn foreign_rules() {
     sh("nft add table inet admin
@@ -245,7 +205,7 @@ fn foreign_rules() {
 }
 
 /// What is left of flannel's packet rules here.
-fn flannels_rules() -> Vec<String> {
+pub(crate) fn flannels_rules() -> Vec<String> {
     let programs = ["nft list ruleset", "iptables-legacy-save", "ip6tables-legacy-save"];
     let texts = programs.map(|line| try_sh(line).expect(line));
     let lines = texts.iter().flat_map(|text| text.lines());
@@ -255,27 +215,6 @@ fn flannels_rules() -> Vec<String> {
         })
         .map(str::to_owned)
         .collect()
-}
-
-/// What flanneld makes on a node.
-fn lay(number: u8, more: &str) {
-    let [net4, net6] = [ADDRESSING.networks().v4, ADDRESSING.networks().v6].map(|net| net.expect("both families"));
-    let text = |(ip, len): &(IpAddr, u8)| format!("{ip}/{len}");
-    let (cidrs, ips, [mac4, mac6]) = (ADDRESSING.pod_cidrs(number), ADDRESSING.machine(number), macs(number));
-    let options = format!(
-        "--iface eth0 --network {net4} --subnet {} --public-ip {} --mac {mac4} --network6 {net6} --subnet6 {} \
-         --public-ip6 {} --mac6 {mac6} {more}",
-        text(&cidrs[0]),
-        ips[0].0,
-        text(&cidrs[1]),
-        ips[1].0
-    );
-    let others = (1..=NODES).filter(|other| *other != number);
-    let rows = others.flat_map(|other| {
-        let of = ADDRESSING.pod_cidrs(other).into_iter().zip(macs(other)).zip(ADDRESSING.machine(other));
-        of.map(|((cidr, mac), (ip, _))| format!("{} {mac} {ip}\n", text(&cidr))).collect::<Vec<_>>()
-    });
-    flannel::state(&options, &rows.collect::<String>());
 }
 
 /// Without rules of weft's flannel's stay; with them they go, and a flanneld that makes them again is named.
