@@ -122,6 +122,22 @@ fn the_agent_has_one_capability_and_no_other_privilege() {
     }
 }
 
+/// containerd's and CRI-O's own default, k3s without its flannel included.
+#[test]
+fn the_cni_configuration_goes_where_container_runtimes_look() {
+    for name in OVERLAYS {
+        let Some(objects) = overlay(name) else { return };
+        let volumes = only(&objects, "DaemonSet")["spec"]["template"]["spec"]["volumes"].clone();
+        let mounts = agent(&objects)["volumeMounts"].clone();
+        let named = |all: &Value| all.as_array().into_iter().flatten().find(|each| each["name"] == "cni").cloned();
+        let seen = [
+            named(&volumes).expect("a volume")["hostPath"]["path"].clone(),
+            named(&mounts).expect("a mount")["mountPath"].clone(),
+        ];
+        assert_eq!(seen, ["/etc/cni/net.d", "/etc/cni/net.d"], "{name}");
+    }
+}
+
 #[test]
 fn the_image_is_this_version() {
     let Some(base) = overlay("base") else { return };
