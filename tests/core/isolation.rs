@@ -169,6 +169,8 @@ fn a_foreign_route_on_a_key_blocks_that_peer_alone_and_stays() {
         let reason = if family == Family::V4 { "somebody else" } else { "device mismatch" };
         assert!(matches!(&states[&plain(2).name], PeerState::Pending(why) if why.contains(reason)), "{states:?}");
         assert_eq!(states[&plain(3).name], PeerState::Installed);
+        let shadows = &report.families.get(family).as_ref().unwrap().shadows;
+        assert!(shadows.len() == 1 && shadows[0].peer == plain(2).name, "{shadows:?}");
         let held: Vec<_> = world.kernel.net.routes().filter(|(held, _)| *held == key).map(|(_, it)| it.route).collect();
         assert_eq!(held, [foreign]);
         world.kernel.net.del_routes(|held, _| held == key);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use weft::kernel::ObserveError;
 use weft::kernel::fake::{Fate, Fault, Net};
 use weft::model::addr::{Family, IfName, Mac, Vni};
-use weft::model::table::{Entry, Fdb, PROTOCOL_WEFT, Route, RouteKey};
+use weft::model::table::{Entry, Fdb, PROTOCOL_KERNEL, PROTOCOL_WEFT, Route, RouteKey};
 
 use crate::world::{add_underlay, device, flannel_route, ip, peer, pod_cidr, public_ip, rows, vtep_mac};
 
@@ -161,7 +161,11 @@ impl Meddle {
             Self::DeviceGone => net.del_link(&device(family)),
             Self::DeviceOther(vni) => net.set_vxlan(index, |vxlan| vxlan.vni = Vni::new(vni).unwrap()),
             Self::DeviceRenamed => {
-                // Under another name it blocks ours by its VNI and port, so it gets others.
+                // Under another name it blocks ours by its VNI and port, so it gets others; and routes on it
+                // that are not weft's would be somebody else's from now on, and block a peer for good.
+                net.del_routes(|_, it| {
+                    it.oif == Some(index) && ![PROTOCOL_KERNEL, PROTOCOL_WEFT].contains(&it.route.protocol)
+                });
                 net.rename(index, &format!("old{}", index.0));
                 net.set_vxlan(index, |vxlan| vxlan.port = 4789);
             }

@@ -58,7 +58,7 @@ pub(crate) struct Stream {
 pub(crate) fn open(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Option<Stream> {
     let mut stream = TcpStream::connect(to).expect("a connection");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
-    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n");
     for (key, value) in headers {
         head += &format!("{key}: {value}\r\n");
     }

@@ -144,6 +144,7 @@ fn collection(
 ) -> Result<Answer, Failure> {
     let render = render(call, resource);
     if call.verb == Verb::Create {
+        must_be_json(call)?;
         let made = shared.write(|store| write(call, resource, false).create(store, namespace))?;
         return Ok(Answer::Whole(StatusCode::CREATED, render.one(&made)));
     }
@@ -157,11 +158,26 @@ fn collection(
     }
 }
 
+fn content_type(call: &Call) -> &str {
+    header(&call.parts, CONTENT_TYPE).split(';').next().unwrap_or_default().trim()
+}
+
+/// An object without a content type is taken for JSON.
+fn must_be_json(call: &Call) -> Result<(), Failure> {
+    match content_type(call) {
+        "" | "application/json" => Ok(()),
+        other => Err(Failure::unsupported(other, &["application/json"])),
+    }
+}
+
 fn object(shared: &Shared, call: &Call, resource: Resource, key: &str, status: bool) -> Result<Answer, Failure> {
     let write = write(call, resource, status);
     let object: Object = match call.verb {
-        Verb::Update => shared.write(|store| write.update(store, key))?,
-        Verb::Patch => shared.write(|store| write.patch(store, key, header(&call.parts, CONTENT_TYPE)))?,
+        Verb::Update => {
+            must_be_json(call)?;
+            shared.write(|store| write.update(store, key))?
+        }
+        Verb::Patch => shared.write(|store| write.patch(store, key, content_type(call)))?,
         Verb::Delete => {
             let gone = shared.write(|store| write.delete(store, key))?;
             return Ok(Answer::Whole(StatusCode::OK, gone.to_string().into()));

@@ -69,18 +69,18 @@ pub(super) fn rename_fields(value: &mut Value, to_events_group: bool) {
 pub(super) fn decode(body: &[u8]) -> Result<Value, Failure> {
     let value: Value = serde_json::from_slice(body)
         .map_err(|error| Failure::bad_request(format!("the object provided is unrecognized: {error}")))?;
-    check_types(&value)?;
+    check_types(&value).map_err(Failure::bad_request)?;
     Ok(value)
 }
 
 /// Whether it is an object whose parts are objects and whose annotations and labels are texts.
-pub(super) fn check_types(value: &Value) -> Result<(), Failure> {
+pub(super) fn check_types(value: &Value) -> Result<(), String> {
     if !value.is_object() {
-        return Err(Failure::bad_request("couldn't get version/kind; json parse error: not an object"));
+        return Err("couldn't get version/kind; json parse error: not an object".to_owned());
     }
     for part in ["metadata", "spec", "status"] {
         if !matches!(value[part], Value::Object(_) | Value::Null) {
-            return Err(Failure::bad_request(format!("json: cannot unmarshal into Go struct field .{part}")));
+            return Err(format!("json: cannot unmarshal into Go struct field .{part}"));
         }
     }
     for map in ["annotations", "labels"] {
@@ -89,9 +89,9 @@ pub(super) fn check_types(value: &Value) -> Result<(), Failure> {
             Value::Null => {}
             Value::Object(entries) if !bad(entries) => {}
             _ => {
-                let message =
-                    format!("json: cannot unmarshal into Go struct field ObjectMeta.metadata.{map} of type string");
-                return Err(Failure::bad_request(message));
+                return Err(format!(
+                    "json: cannot unmarshal into Go struct field ObjectMeta.metadata.{map} of type string"
+                ));
             }
         }
     }
@@ -114,8 +114,13 @@ pub(super) fn check_name(resource: Resource, name: &str) -> Result<(), Failure> 
     Err(Failure::invalid(resource.kind(), name, &problem))
 }
 
-/// What may not change in a Node: its pod CIDRs, once it has them.
+/// What may not change: who it is, and a Node's pod CIDRs, once it has them.
 pub(super) fn check_update(resource: Resource, name: &str, old: &Value, new: &Value) -> Result<(), Failure> {
+    let uid = &new["metadata"]["uid"];
+    if !uid.is_null() && *uid != old["metadata"]["uid"] {
+        let problem = format!("metadata.uid: Invalid value: {uid}: field is immutable");
+        return Err(Failure::invalid(resource.kind(), name, &problem));
+    }
     let (was, is) = (&old["spec"]["podCIDRs"], &new["spec"]["podCIDRs"]);
     if resource == Resource::Nodes && !was.is_null() && was != is {
         let problem = "spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid";

@@ -4,15 +4,19 @@ use serde_json::{Map, Value};
 
 use super::status::Failure;
 
+const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const OPERATIONS: &str = "application/json-patch+json";
+
 /// Applies a patch of the given content type.
 pub(super) fn apply(content_type: &str, target: &mut Value, patch: &[u8]) -> Result<(), Failure> {
     let patch: Value = serde_json::from_slice(patch)
         .map_err(|error| Failure::bad_request(format!("error decoding patch: {error}")))?;
-    match content_type.split(';').next().unwrap_or_default().trim() {
-        "application/merge-patch+json" => merge(target, patch),
-        "application/strategic-merge-patch+json" => strategic(target, patch, ""),
-        "application/json-patch+json" => return operations(target, &patch),
-        other => return Err(Failure::unsupported(other)),
+    match content_type {
+        MERGE => merge(target, patch),
+        STRATEGIC => strategic(target, patch, ""),
+        OPERATIONS => return operations(target, &patch),
+        other => return Err(Failure::unsupported(other, &[OPERATIONS, MERGE, STRATEGIC])),
     }
     Ok(())
 }

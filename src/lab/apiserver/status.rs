@@ -96,12 +96,12 @@ impl Failure {
         Self { details, retry_after: Some(1), ..Self::new(504, "Timeout", message) }
     }
 
-    /// 415.
-    pub(super) fn unsupported(content_type: &str) -> Self {
+    /// 415; `accepted` are the types that would do.
+    pub(super) fn unsupported(content_type: &str, accepted: &[&str]) -> Self {
+        let accepted = accepted.join(", ");
         let message = format!(
-            "the body of the request was in an unknown format - accepted media types include: \
-             application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json \
-             (got {content_type:?})"
+            "the body of the request was in an unknown format - accepted media types include: {accepted} (got \
+             {content_type:?})"
         );
         Self::new(415, "UnsupportedMediaType", message)
     }

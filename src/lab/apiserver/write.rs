@@ -70,7 +70,8 @@ impl Write<'_> {
         let old = self.existing(store, key)?;
         let mut new = old.clone();
         patch::apply(content_type, &mut new, self.body)?;
-        object::check_types(&new)?;
+        let invalid = |problem| Failure::invalid("", "", &format!("patch: Invalid value: {problem}"));
+        object::check_types(&new).map_err(invalid)?;
         object::normalise(self.resource, self.version, &mut new);
         self.replace(store, key, &old, new)
     }
