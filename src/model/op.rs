@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::addr::{Family, IfIndex, IfName, Mac};
 use super::device::DeviceSpec;
-use super::nft::NftChange;
+use super::nft::{NftChange, OUR_TABLE, TableName};
 use super::table::{Entry, PROTOCOL_BOOT, PROTOCOL_WEFT, Route, RouteKey};
 
 /// A device as it stands in the kernel during one pass.
@@ -50,8 +50,6 @@ pub enum Op {
 pub struct FilterOp {
     /// The family.
     pub family: Family,
-    /// What a person is told in the place of a device's name.
-    pub name: IfName,
     /// All of them happen at once, or none.
     pub changes: Vec<NftChange>,
 }
@@ -118,12 +116,12 @@ pub enum Ack {
 }
 
 impl Op {
-    /// The device that the change is on, by name.
-    pub fn device(&self) -> &IfName {
+    /// The device that the change is on, by name; packet rules are on none.
+    pub const fn device(&self) -> Option<&IfName> {
         match self {
-            Self::Set { dev, .. } | Self::Del { dev, .. } => &dev.name,
-            Self::Link(op) => op.device(),
-            Self::Filter(op) => &op.name,
+            Self::Set { dev, .. } | Self::Del { dev, .. } => Some(&dev.name),
+            Self::Link(op) => Some(op.device()),
+            Self::Filter(_) => None,
         }
     }
 
@@ -165,6 +163,11 @@ impl LinkOp {
 }
 
 impl FilterOp {
+    /// The table that it changes.
+    pub fn table(&self) -> TableName {
+        TableName::new(self.family, OUR_TABLE)
+    }
+
     /// What it does, however many rules and addresses that is.
     pub fn in_short(&self) -> String {
         let count = |counts: fn(&NftChange) -> usize| self.changes.iter().map(counts).sum::<usize>();
@@ -173,11 +176,12 @@ impl FilterOp {
             count(|change| if let NftChange::AddElements(.., all) = change { all.len() } else { 0 }),
             count(|change| if let NftChange::DeleteElements(.., all) = change { all.len() } else { 0 }),
         ];
+        let table = self.table();
         match (rules, new, gone) {
-            (0, 0, 0) => format!("nft delete table {}", self.name),
-            (0, _, _) => format!("nft table {}: known VTEPs, {new} in and {gone} out", self.name),
-            (_, 0, _) => format!("nft table {}: made, {rules} rules", self.name),
-            _ => format!("nft table {}: made, {rules} rules, {new} known VTEPs", self.name),
+            (0, 0, 0) => format!("nft delete table {table}"),
+            (0, _, _) => format!("nft table {table}: known VTEPs, {new} in and {gone} out"),
+            (_, 0, _) => format!("nft table {table}: made, {rules} rules"),
+            _ => format!("nft table {table}: made, {rules} rules, {new} known VTEPs"),
         }
     }
 }

@@ -226,14 +226,13 @@ impl Record {
 }
 
 fn key(op: &Op) -> Subject {
-    let device = || op.device().clone();
     match op {
         Op::Filter(op) => Subject::Filter(op.family),
-        Op::Link(link) => Subject::Link(device(), std::mem::discriminant(link), link.address()),
-        Op::Set { entry, .. } | Op::Del { entry, .. } => match entry {
+        Op::Link(link) => Subject::Link(link.device().clone(), std::mem::discriminant(link), link.address()),
+        Op::Set { dev, entry, .. } | Op::Del { dev, entry } => match entry {
             Entry::Route(key, _) => Subject::Route(*key),
-            Entry::Neighbour(ip, _) => Subject::Neighbour(device(), *ip),
-            Entry::Fdb(key, _) => Subject::Fdb(device(), *key),
+            Entry::Neighbour(ip, _) => Subject::Neighbour(dev.name.clone(), *ip),
+            Entry::Fdb(key, _) => Subject::Fdb(dev.name.clone(), *key),
         },
     }
 }
@@ -244,8 +243,12 @@ mod tests {
     use crate::model::addr::IfIndex;
     use crate::model::op::Dev;
 
+    fn device() -> IfName {
+        IfName::new("flannel.1")
+    }
+
     fn up() -> Op {
-        Op::Link(LinkOp::Up(Dev { index: IfIndex(3), name: IfName::new("flannel.1") }))
+        Op::Link(LinkOp::Up(Dev { index: IfIndex(3), name: device() }))
     }
 
     #[test]
@@ -262,7 +265,7 @@ mod tests {
         attempts.succeeded(&up(), false, now);
         assert!(attempts.put_off(&up(), now).is_none());
         assert!(attempts.has_failed(&up()), "an acknowledgement is no proof");
-        attempts.looked(Look::Settings(up().device()), &[]);
+        attempts.looked(Look::Settings(&device()), &[]);
         assert!(!attempts.has_failed(&up()));
         attempts.forgive(now);
         assert!(attempts.records.is_empty());
@@ -272,17 +275,17 @@ mod tests {
     fn what_is_right_by_itself_is_not_waited_for_when_it_breaks_again() {
         let mut attempts = Attempts::default();
         (0..12).for_each(|_| attempts.failed(&up(), "no".into(), Duration::ZERO));
-        attempts.looked(Look::Rows(up().device(), Family::V4), &[]);
+        attempts.looked(Look::Rows(&device(), Family::V4), &[]);
         assert!(attempts.put_off(&up(), Duration::ZERO).is_some(), "that look was at the rows");
-        attempts.looked(Look::Settings(up().device()), &[up()]);
+        attempts.looked(Look::Settings(&device()), &[up()]);
         assert!(attempts.put_off(&up(), Duration::ZERO).is_some(), "it is still to be done");
-        attempts.looked(Look::Settings(up().device()), &[]);
+        attempts.looked(Look::Settings(&device()), &[]);
         assert_eq!(attempts.put_off(&up(), Duration::ZERO), None);
     }
 
     #[test]
     fn what_was_done_about_one_address_says_nothing_of_another() {
-        let dev = Dev { index: IfIndex(3), name: IfName::new("flannel.1") };
+        let dev = Dev { index: IfIndex(3), name: device() };
         let [first, second] = ["10.244.0.0", "10.244.1.0"].map(|text| text.parse().expect("an address"));
         let del = |ip: IpAddr, len| Op::Link(LinkOp::DelAddress(dev.clone(), ip, len));
         let mut attempts = Attempts::default();

@@ -1,7 +1,8 @@
 //! The pods' bridge in one round: an address of an earlier pod CIDR is said, and removed if no pod uses it.
 
-use super::pass::{Pass, pending};
-use super::report::{Change, FamilyReport};
+use super::pass::Pass;
+use super::report::FamilyReport;
+use super::trying::Due;
 use crate::model::addr::{Family, IfName};
 use crate::model::host::Host;
 use crate::model::op::Op;
@@ -19,20 +20,8 @@ impl Pass<'_> {
         if ops.is_empty() {
             return false;
         }
-        self.memory.attempts.looked(Look::Settings(&IfName::new(BRIDGE)), &ops);
-        let mut batch = Vec::new();
-        for op in ops {
-            match self.memory.attempts.put_off(&op, self.now) {
-                Some(put_off) => report.pending.push(pending(op, None, &put_off)),
-                None => batch.push(op),
-            }
-        }
-        let acks = self.kernel.apply(&batch);
-        let wrote = !batch.is_empty();
-        for (op, ack) in batch.into_iter().zip(acks) {
-            self.settle(&op, &ack, false);
-            self.report.changes.push(Change { family, op, cause: Cause::LocalChanged, peer: None, ack });
-        }
-        wrote
+        let Due { now, later } = self.due(Look::Settings(&IfName::new(BRIDGE)), ops);
+        report.pending.extend(later);
+        !self.carry_out(family, now, |_| Cause::LocalChanged).is_empty()
     }
 }

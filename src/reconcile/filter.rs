@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::memory::Filtered;
-use super::pass::{Pass, Settled, pending};
-use super::report::{Change, FilterReport};
-use crate::model::addr::{ByFamily, Family, IfName};
+use super::pass::Pass;
+use super::report::FilterReport;
+use super::trying::Due;
+use crate::model::addr::{ByFamily, Family};
 use crate::model::host::Host;
-use crate::model::nft::{OUR_TABLE, Table, TableName};
-use crate::model::op::{Ack, FilterOp, Op};
+use crate::model::nft::Table;
+use crate::model::op::{FilterOp, Op};
 use crate::plan::attempts::Look;
 use crate::plan::cause::Cause;
 use crate::plan::desired::Desired;
@@ -56,40 +57,29 @@ impl Pass<'_> {
             vteps: wanted.as_ref().and_then(|table| table.sets.first()).map_or(0, |(_, vteps)| vteps.len()),
             in_place: difference == Difference::None && (wanted.is_none() || host.filter_problem.is_none()),
             masquerades: self.input.settings.filter.masquerade.is_some(),
+            has_masqueraded: false,
             strangers: seen.map(strangers).unwrap_or_default(),
             from_strangers: self.memory.from_strangers(family),
             problem: host.filter_problem.clone().filter(|_| wanted.is_some()),
         };
         let cause = self.memory.filter_cause(family, wanted.as_ref(), difference, &todo);
-        let name = IfName::new(&TableName::new(family, OUR_TABLE).to_string());
-        let op = Op::Filter(FilterOp { family, name, changes: todo });
-        let left = if difference == Difference::None { &[][..] } else { std::slice::from_ref(&op) };
-        self.memory.attempts.looked(Look::Filter(family), left);
+        let ops = match difference {
+            Difference::None => Vec::new(),
+            _ => vec![Op::Filter(FilterOp { family, changes: todo })],
+        };
+        let Due { now, later } = self.due(Look::Filter(family), ops);
         let mut wrote = false;
         if difference == Difference::None {
             *self.memory.filters.get_mut(family) = Filtered::So(wanted);
         } else if host.filter_problem.is_none() {
-            let told = self.report.changes.iter().filter(|change| change.ack == Ack::Done && change.op == op).count();
-            if told > 1 {
-                self.memory.attempts.doubted(&op, self.now);
-            }
-            match self.memory.attempts.put_off(&op, self.now) {
-                Some(put_off) => report.problem = Some(pending(op, None, &put_off).problem),
-                None => {
-                    self.try_filter(family, op, cause);
-                    wrote = true;
-                }
-            }
+            report.problem = later.into_iter().next().map(|pending| pending.problem);
+            let failed = now.iter().any(|op| self.memory.attempts.has_failed(op));
+            let cause = if failed { Cause::Retry } else { cause };
+            wrote = !self.carry_out(family, now, |_| cause).is_empty();
         }
+        let ever = matches!(self.memory.filters.get(family), Filtered::So(Some(_)));
+        report.has_masqueraded = report.masquerades && ever;
         *self.report.filter.get_mut(family) = report;
         wrote
-    }
-
-    fn try_filter(&mut self, family: Family, op: Op, cause: Cause) {
-        let cause = if self.memory.attempts.has_failed(&op) { Cause::Retry } else { cause };
-        let acks = self.kernel.apply(std::slice::from_ref(&op));
-        let ack = acks.into_iter().next().unwrap_or_else(|| Ack::Unknown("no answer".to_owned()));
-        let _: Settled = self.settle(&op, &ack, cause.is_drift());
-        self.report.changes.push(Change { family, op, cause, peer: None, ack });
     }
 }

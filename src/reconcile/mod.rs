@@ -14,6 +14,7 @@ pub mod report;
 #[cfg(test)]
 mod stories;
 mod tables;
+mod trying;
 
 pub use leave::{Leave, leave};
 pub use memory::Memory;

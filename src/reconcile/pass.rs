@@ -5,21 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::memory::{Memory, Renewal};
-use super::report::{ByKind, Change, FamilyReport, Pending, Report, Verdict};
+use super::report::{ByKind, FamilyReport, Report, Verdict};
+use super::trying::{Due, Settled};
 use crate::kernel::Kernel;
 use crate::model::addr::{ByFamily, Family};
 use crate::model::host::{Host, LinkKind};
 use crate::model::node::{OwnNode, Snapshot};
-use crate::model::op::{Ack, Dev, LinkOp, Op};
+use crate::model::op::{Dev, LinkOp, Op};
 use crate::model::settings::Settings;
-use crate::plan::attempts::{Look, PutOff};
+use crate::plan::attempts::Look;
 use crate::plan::bridge::Leases;
-use crate::plan::cause::of_link;
+use crate::plan::cause::{Cause, of_link};
 use crate::plan::desired::Desired;
 use crate::plan::device::{DeviceState, compare};
 use crate::plan::local::{Local, grounds, local};
 use crate::plan::shadow::shadows;
-use crate::plan::verdict;
 
 /// Looks per pass at most: making a device from nothing and filling it takes four.
 const ROUNDS: u32 = 8;
@@ -177,28 +177,15 @@ impl Pass<'_> {
             }
             DeviceState::Needs(ops) => ops,
         };
-        let ops: Vec<Op> = ops.into_iter().map(Op::Link).collect();
-        self.memory.attempts.looked(Look::Settings(&spec.name), &ops);
-        for op in &ops {
-            // Done twice in this pass and not there: once can be somebody who deleted the device meanwhile.
-            let told = self.report.changes.iter().filter(|change| change.ack == Ack::Done && change.op == *op);
-            if told.count() > 1 {
-                self.memory.attempts.doubted(op, self.now);
-            }
-        }
-        let put_off = |op: &Op| self.memory.attempts.put_off(op, self.now);
+        let ops = ops.into_iter().map(Op::Link).collect();
+        let Due { mut now, later } = self.due(Look::Settings(&spec.name), ops);
         // A device goes only if another can be made in its place.
-        let stuck = ops.iter().any(|op| matches!(op, Op::Link(LinkOp::Create(_))) && put_off(op).is_some());
-        let mut batch = Vec::new();
-        for op in ops {
-            match put_off(&op) {
-                Some(put_off) => report.pending.push(pending(op, None, &put_off)),
-                None if stuck => {}
-                None => batch.push(op),
-            }
+        if later.iter().any(|pending| matches!(pending.op, Op::Link(LinkOp::Create(_)))) {
+            now.clear();
         }
-        if !batch.is_empty() {
-            self.change_device(local, batch);
+        report.pending.extend(later);
+        if !now.is_empty() {
+            self.change_device(local, now);
             return Err(true);
         }
         // Everything that could be done was refused before: what is left must not keep the tables
@@ -209,52 +196,18 @@ impl Pass<'_> {
 
     fn change_device(&mut self, local: &Local, batch: Vec<Op>) {
         let family = local.device.family;
-        let acks = self.kernel.apply(&batch);
-        for (op, ack) in batch.into_iter().zip(acks) {
-            let Op::Link(link) = &op else { continue };
-            let cause = of_link(link, &local.device, self.memory.devices.get(family).as_ref());
-            let created = matches!(link, LinkOp::Create(_));
-            let settled = self.settle(&op, &ack, cause.is_drift());
-            let renewal = self.memory.renewal.get_mut(family);
+        let before = self.memory.devices.get(family).clone();
+        let settled = self.carry_out(family, batch, |op| match op {
+            Op::Link(link) => of_link(link, &local.device, before.as_ref()),
+            Op::Set { .. } | Op::Del { .. } | Op::Filter(_) => Cause::LocalChanged,
+        });
+        let renewal = self.memory.renewal.get_mut(family);
+        for (op, settled) in settled {
+            let created = matches!(op, Op::Link(LinkOp::Create(_)));
             match (settled, *renewal) {
                 (Settled::Done, Renewal::Needed) if created => *renewal = Renewal::Done,
                 (Settled::Recreate, Renewal::Unneeded) => *renewal = Renewal::Needed,
                 _ => {}
-            }
-            self.report.changes.push(Change { family, op, cause, peer: None, ack });
-        }
-    }
-
-    /// Draws the conclusions from one ack.
-    pub(super) fn settle(&mut self, op: &Op, ack: &Ack, drift: bool) -> Settled {
-        let (problem, verdict) = match ack {
-            Ack::Done => {
-                self.memory.attempts.succeeded(op, drift, self.now);
-                return Settled::Done;
-            }
-            Ack::Unknown(problem) => (problem.clone(), verdict::Verdict::Retry),
-            Ack::Refused(refusal) => (refusal.to_string(), verdict::verdict(op, refusal)),
-        };
-        match verdict {
-            verdict::Verdict::Settled => Settled::Done,
-            verdict::Verdict::LookAgain => Settled::LookAgain,
-            verdict::Verdict::Recreate => {
-                self.memory.attempts.failed(op, problem, self.now);
-                Settled::Recreate
-            }
-            verdict::Verdict::Blocked => {
-                let problem =
-                    format!("a route of somebody else holds this key ({problem}); remove it or change its metric");
-                self.memory.attempts.failed(op, problem, self.now);
-                Settled::Failed
-            }
-            verdict::Verdict::Retry => {
-                let problem = match ack {
-                    Ack::Refused(refusal) => verdict::explain(op, refusal).unwrap_or(problem),
-                    Ack::Done | Ack::Unknown(_) => problem,
-                };
-                self.memory.attempts.failed(op, problem, self.now);
-                Settled::Failed
             }
         }
     }
@@ -277,44 +230,5 @@ impl Pass<'_> {
             let desired = self.report.desired.clone().filter(|_| worked_on);
             self.memory.keep(family, report.device.clone(), desired, report.withheld.is_some());
         }
-    }
-}
-
-/// What became of a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Settled {
-    /// The kernel has it, or says so.
-    Done,
-    /// The ground moved: look again.
-    LookAgain,
-    /// It needs a new device.
-    Recreate,
-    /// It will be tried again.
-    Failed,
-}
-
-/// Something put off, for the report.
-pub(super) fn pending(op: Op, peer: Option<crate::model::node::NodeName>, put_off: &PutOff) -> Pending {
-    let (label, problem) = if put_off.fight {
-        let problem = format!(
-            "{}: repaired {} times in a row, so weft waits longer and longer between repairs; find out what does it \
-             (`{}`)",
-            put_off.problem,
-            put_off.times,
-            watch(&op)
-        );
-        ("fight", problem)
-    } else {
-        let problem = format!("{} (tried {} times); weft tries again", put_off.problem, put_off.times);
-        ("refused", problem)
-    };
-    Pending { op, peer, problem, label }
-}
-
-/// What shows who changes it.
-fn watch(op: &Op) -> String {
-    match op {
-        Op::Filter(_) => "nft monitor".to_owned(),
-        op => format!("ip monitor all dev {}", op.device()),
     }
 }

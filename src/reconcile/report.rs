@@ -66,6 +66,9 @@ pub struct FilterReport {
     pub in_place: bool,
     /// Whether masquerading is wanted.
     pub masquerades: bool,
+    /// Whether a look since the start has found our own rules masquerade. It does not end while a table is being
+    /// repaired: what a pod is told at its start holds for its life.
+    pub has_masqueraded: bool,
     /// Addresses that sent VXLAN of ours lately without being a known VTEP.
     pub strangers: Vec<IpAddr>,
     /// Packets and bytes that came from such since the agent started.

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::pass::{Pass, Settled, pending};
+use super::pass::Pass;
 use super::report::{ByKind, Change, FamilyReport, Pending};
+use super::trying::{Settled, pending};
 use crate::model::addr::Family;
 use crate::model::host::Host;
 use crate::model::node::NodeName;

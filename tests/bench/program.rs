@@ -113,7 +113,8 @@ impl<'a> Bench<'a> {
         let devices = self.machine.devices();
         let dev_of = |name: &_| devices.iter().find(|(_, dev)| dev.name == *name).map(|(_, dev)| dev.clone());
         let rows = self.recorded.iter().filter(|op| op.entry().is_some());
-        let ops: Vec<Op> = rows.map(|op| on(op, &dev_of(op.device()).expect("its device"))).collect();
+        let ops: Vec<Op> =
+            rows.map(|op| on(op, &dev_of(op.device().expect("a row is on a device")).expect("its device"))).collect();
         let took = self.send(&ops);
         self.seen.floor.add(took);
     }
@@ -130,7 +131,8 @@ impl<'a> Bench<'a> {
         let made = (last + 1..).zip(made).map(|(index, name)| Dev { index: weft::model::addr::IfIndex(index), name });
         let devices: Vec<Dev> = made.collect();
         let dev_of = |name: &_| devices.iter().find(|dev| dev.name == *name).expect("its device");
-        let ops: Vec<Op> = self.recorded.iter().map(|op| on(op, dev_of(op.device()))).collect();
+        let ops: Vec<Op> =
+            self.recorded.iter().map(|op| on(op, dev_of(op.device().expect("no packet rules")))).collect();
         let took = self.send(&ops);
         self.seen.whole_floor.add(took);
     }

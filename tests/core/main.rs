@@ -6,6 +6,7 @@ mod cluster;
 mod conflicts;
 mod direct;
 mod fake;
+mod filter;
 mod isolation;
 mod keeping;
 mod layering;

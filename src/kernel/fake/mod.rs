@@ -163,7 +163,9 @@ impl FakeKernel {
                 ack
             }
             Fault::Vanish => {
-                self.net.del_link(op.device());
+                if let Some(device) = op.device() {
+                    self.net.del_link(device);
+                }
                 self.net.ack(op)
             }
             Fault::Die { done } => {
