@@ -55,7 +55,8 @@ impl HostWatch {
         let mut left = problems(&look(places, enabled, &devices));
         left.retain(|problem| match problem.cure {
             Some(path) if cure(places, path) => {
-                info!("set net.{} to 1: {}", path.replace('/', "."), problem.text);
+                let name = path.replace('/', ".");
+                info!("turned on net.{name}, which pods need; after a boot weft does so again, or /etc/sysctl.d does");
                 false
             }
             _ => true,

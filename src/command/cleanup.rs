@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use nix::sys::signal::{SigSet, Signal};
+
 use crate::config::CleanupConfig;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::nft::{Names, Nft};
@@ -21,6 +23,12 @@ pub const SOMETHING_TO_DO: u8 = 2;
 
 /// Runs the command; prints each change as the command that would do the same.
 pub fn run(config: &CleanupConfig) -> ExitCode {
+    let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    if config.then_wait {
+        // From now on: whoever ends it meanwhile ends it when the work is done. As a container's first process it would
+        // not even hear of them otherwise. It cannot fail with signals that exist (sigprocmask(2)).
+        let _ = ends.thread_block();
+    }
     let mut steps = Steps { yes: config.yes, some: false, failed: false };
     let flannels = if config.hand_over || config.flannel_rules { flannels(&mut steps) } else { Vec::new() };
     // Flanneld brings its own of each. Until it has, pods need the ones that are there.
@@ -42,6 +50,10 @@ pub fn run(config: &CleanupConfig) -> ExitCode {
             let remove = || flannel::remove(what, Path::new(legacy::LOCK)).map_err(|trouble| trouble.to_string());
             steps.step(&what, || remove().map(drop));
         }
+    }
+    if config.then_wait && !steps.failed {
+        say(&mut std::io::stderr(), "done; waiting for SIGTERM");
+        let _ = ends.wait();
     }
     steps.end()
 }

@@ -109,6 +109,8 @@ pub struct CleanupConfig {
     pub subnet_file: PathBuf,
     /// Do it, and do not only say what would be done.
     pub yes: bool,
+    /// Wait for SIGTERM when it is done.
+    pub then_wait: bool,
     /// Where the CNI configuration is, which goes too if it is weft's.
     pub cni_conf_dir: PathBuf,
     /// Give the routes flannel's form instead of removing anything.
@@ -215,6 +217,7 @@ fn cleanup(args: CleanupArgs, mut notices: Vec<String>) -> Result<CleanupConfig,
         overlay: conf.overlay,
         subnet_file: args.subnet_file,
         yes: args.yes,
+        then_wait: args.then_wait,
         cni_conf_dir: args.cni_conf_dir,
         hand_over: args.hand_over,
         flannel_rules: args.flannel_rules,

@@ -215,7 +215,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub healthz_port: u16,
 
-    /// How often everything is verified although nothing was noticed (each time 10 % earlier or later)
+    /// How often everything is verified although nothing was noticed (each time up to a quarter earlier)
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = values::period)]
     pub resync_period: Duration,
 
@@ -250,6 +250,9 @@ pub struct CleanupArgs {
     /// Do it; without this, only print what would be done, and exit 2 if there is something
     #[arg(long)]
     pub yes: bool,
+    /// Then wait for SIGTERM: for a pod, which would be started again if it ended
+    #[arg(long, requires = "yes")]
+    pub then_wait: bool,
     /// Where the container runtime looks for network configurations
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     pub cni_conf_dir: PathBuf,

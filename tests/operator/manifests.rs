@@ -106,6 +106,33 @@ fn every_overlay_gives_weft_a_command_line_and_a_configuration_that_it_takes() {
     }
 }
 
+/// The pod is ready once a dry run of what it did finds nothing left; it needs no other image.
+#[test]
+fn a_pod_that_cleans_up_is_ready_when_nothing_is_left() {
+    for name in ["overlays/removal", "overlays/to-flannel"] {
+        let Some(objects) = overlay(name) else { return };
+        let pod = &only(&objects, "DaemonSet")["spec"]["template"]["spec"];
+        assert_eq!((pod["containers"].as_array().map(Vec::len), pod.get("initContainers")), (Some(1), None), "{name}");
+        let agent = agent(&objects);
+        let does = list(&agent["args"]);
+        assert!(does.iter().any(|arg| arg == "--then-wait"), "{name}: {does:?}");
+        let asks = list(&agent["readinessProbe"]["exec"]["command"]);
+        let dry = does.into_iter().filter(|arg| !["--yes", "--then-wait"].contains(&arg.as_str()));
+        // The image has the program there: tests/manifests/image looks.
+        assert_eq!(asks, std::iter::once("/weft".to_owned()).chain(dry).collect::<Vec<_>>(), "{name}");
+        assert!(agent.get("livenessProbe").is_none() && agent.get("ports").is_none(), "nobody listens there: {agent}");
+    }
+}
+
+/// Each agent that starts reads every Node, so an update starts few at once.
+#[test]
+fn an_update_replaces_few_agents_at_once() {
+    let Some(base) = overlay("base") else { return };
+    let update = &only(&base, "DaemonSet")["spec"]["updateStrategy"]["rollingUpdate"];
+    let percent = update["maxUnavailable"].as_str().and_then(|text| text.strip_suffix('%')?.parse::<u32>().ok());
+    assert_eq!((percent, update.get("maxSurge")), (Some(1), None), "{update}");
+}
+
 #[test]
 fn the_agent_has_one_capability_and_no_other_privilege() {
     for name in OVERLAYS {

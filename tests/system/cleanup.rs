@@ -1,24 +1,32 @@
 //! `weft cleanup`: everything that weft made goes, and nothing else; without `--yes` nothing does.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use weft::lab::netns::prepare;
 
 use crate::agent::binary;
 use crate::flannel;
 use crate::sandbox::{sh, try_sh};
-use crate::world::World;
+use crate::stage::SOON;
+use crate::world::{World, within};
 
 crate::tests![
     a_node_is_afterwards_as_it_was_before_weft,
     what_is_printed_can_be_pasted,
     files_of_others_stay,
     flannels_rules_go_only_when_asked_for,
+    as_a_pod_it_waits_when_it_is_done,
 ];
 
 /// `weft cleanup` with the files of this world.
 fn cleanup(world: &World, flags: &[&str]) -> Output {
+    command(world, flags).output().expect("weft cleanup")
+}
+
+fn command(world: &World, flags: &[&str]) -> Command {
     let file = |name: &str| world.directory.join(name).display().to_string();
     let files = [("--net-config-path", "net-conf.json"), ("--subnet-file", "subnet.env"), ("--cni-conf-dir", "cni")];
     let mut command = Command::new(binary());
@@ -26,7 +34,7 @@ fn cleanup(world: &World, flags: &[&str]) -> Output {
     for (flag, name) in files {
         command.args([flag, &file(name)]);
     }
-    command.output().expect("weft cleanup")
+    command
 }
 
 fn text(output: &Output) -> String {
@@ -156,6 +164,28 @@ fn files_of_others_stay() {
     let before = everything(&world);
     assert_eq!(text(&cleanup(&world, &["--yes"])), "");
     same(&world, &before, "left as it was");
+}
+
+/// As the overlays of `manifests/` have it: the pod is ready once a look finds nothing left.
+fn as_a_pod_it_waits_when_it_is_done() {
+    let mut world = world();
+    world.start();
+    world.take_agent().terminate();
+    let ready = |flags: &[&str]| cleanup(&world, flags).status.code() == Some(0);
+    for flags in [&["--hand-over"][..], &[]] {
+        assert!(!ready(flags), "{flags:?}");
+        let mut pod = command(&world, flags);
+        let mut pod = pod.args(["--yes", "--then-wait"]).stdout(Stdio::null()).spawn().expect("weft cleanup");
+        within(SOON, "a clean node", || ready(flags).then_some(()).ok_or("not yet"));
+        assert!(pod.try_wait().expect("its state").is_none(), "{flags:?}: it has ended");
+        kill(Pid::from_raw(pod.id().cast_signed()), Signal::SIGTERM).expect("to end it");
+        assert_eq!(pod.wait().expect("its end").code(), Some(0), "{flags:?}");
+    }
+    // One that could not do it ends, and is started again.
+    std::fs::remove_file(world.directory.join("subnet.env")).ok();
+    std::fs::create_dir_all(world.directory.join("subnet.env/x")).expect("a folder in the place of the file");
+    let failed = cleanup(&world, &["--yes", "--then-wait"]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
 }
 
 fn flannels_rules_go_only_when_asked_for() {

@@ -34,7 +34,12 @@ fn forwarding_is_turned_on_and_kept_on() {
     on();
     let state = world.agent().state();
     assert_eq!(state["host_problems"].to_string(), "[]");
-    assert!(world.agent().log().iter().any(|line| line.contains("set net.ipv4.ip_forward to 1")));
+    let log = world.agent().log();
+    assert!(log.iter().any(|line| line.contains("turned on net.ipv4.ip_forward")), "{log:#?}");
+    assert!(
+        !log.iter().any(|line| line.contains("does not forward")),
+        "what is cured is no problem any more: {log:#?}"
+    );
 }
 
 /// A bridge as the plugin leaves it, with the address of node 77's pod CIDR; a pod is on it.
