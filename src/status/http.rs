@@ -1,9 +1,11 @@
 //! The HTTP server: `/healthz`, `/readyz`, `/metrics`, `/state`. Reads only, and answers nothing else.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::{View, health, metrics, state};
 
@@ -23,8 +25,8 @@ use super::{View, health, metrics, state};
 const HEADER_TIME: Duration = Duration::from_secs(5);
 /// How long a connection may last, requests and pauses together.
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
-/// Connections at a time; more wait their turn.
-const CONNECTIONS: usize = 32;
+/// Connections at a time. One more costs the oldest that has not asked for anything yet its place.
+const CONNECTIONS: usize = 64;
 /// The pause after an accept that failed for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,18 +52,13 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 
 /// Answers for ever. Dropping the future ends the server and every connection.
 pub async fn serve(listener: TcpListener, source: Source) -> Infallible {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = tokio::task::JoinSet::new();
+    let mut connections = Connections::default();
     loop {
-        while connections.try_join_next().is_some() {}
-        let Ok(place) = places.clone().acquire_owned().await else { std::future::pending().await };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let source = source.clone();
-                connections.spawn(async move {
-                    connection(stream, source).await;
-                    drop(place);
-                });
+                connections.add(stream, source.clone());
+                // What it has sent already is read before the next may take its place.
+                tokio::task::yield_now().await;
             }
             Err(error) => {
                 tracing::debug!("the HTTP server could not accept a connection: {error}");
@@ -71,8 +68,40 @@ pub async fn serve(listener: TcpListener, source: Source) -> Infallible {
     }
 }
 
-async fn connection(stream: TcpStream, source: Source) {
+/// The connections that are open. A connection costs nothing to make: whoever makes many and says nothing
+/// (a port scan, a broken client) must not keep the kubelet's probe waiting.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    /// In the order in which they came.
+    open: VecDeque<Open>,
+}
+
+struct Open {
+    task: AbortHandle,
+    asked: Arc<AtomicBool>,
+}
+
+impl Connections {
+    /// Takes one in; there is always a place.
+    fn add(&mut self, stream: TcpStream, source: Source) {
+        while self.tasks.try_join_next().is_some() {}
+        self.open.retain(|open| !open.task.is_finished());
+        if self.open.len() >= CONNECTIONS {
+            let silent = self.open.iter().position(|open| !open.asked.load(Ordering::Relaxed));
+            if let Some(oldest) = self.open.remove(silent.unwrap_or(0)) {
+                oldest.task.abort();
+            }
+        }
+        let asked = Arc::new(AtomicBool::new(false));
+        let task = self.tasks.spawn(connection(stream, source, asked.clone()));
+        self.open.push_back(Open { task, asked });
+    }
+}
+
+async fn connection(stream: TcpStream, source: Source, asked: Arc<AtomicBool>) {
     let service = service_fn(|request| {
+        asked.store(true, Ordering::Relaxed);
         let answer = answer(&request, &source);
         async move { Ok::<_, Infallible>(answer) }
     });
