@@ -187,12 +187,13 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         heartbeat: sources.heartbeat.clone(),
         stop: Arc::new(AtomicBool::new(false)),
     };
-    let announcement = Announcement { keys, in_place: sources.announcement_in_place.clone() };
-    let announcer = upkeep(&client, &sources, sources.announced.clone(), announcement);
+    let api = (&client, &keys);
+    let announcement = Announcement { keys: keys.clone(), in_place: sources.announcement_in_place.clone() };
+    let announcer = upkeep(api, &sources, sources.announced.clone(), announcement);
     let condition = sources.condition.clone().map(|counters| {
         let (own, sources) = (&sources, sources.clone());
         let ready = Arc::new(move || status::health::ready(&sources.view()).is_ok());
-        upkeep(&client, own, counters, NetworkCondition { ready })
+        upkeep(api, own, counters, NetworkCondition { ready })
     });
     let flannel_rules = FlannelRules { reports: reported, clock, shown: sources.flannel_rules.clone() };
     Ok(Parts {
@@ -249,9 +250,15 @@ fn cni_keeper(config: &RunConfig, sources: &Sources) -> Option<CniFile> {
 }
 
 /// A loop that keeps what our Node says.
-fn upkeep<W: Wish>(client: &Client, sources: &Sources, counters: Arc<UpkeepCounters>, wish: W) -> Upkeep<W> {
+fn upkeep<W: Wish>(
+    (client, keys): (&Client, &Keys),
+    sources: &Sources,
+    counters: Arc<UpkeepCounters>,
+    wish: W,
+) -> Upkeep<W> {
     Upkeep {
         client: client.clone(),
+        keys: keys.clone(),
         snapshots: sources.watcher.snapshots(),
         reports: sources.reports.clone(),
         counters,

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::clock::{Clock, jitter};
 use super::reconciler::Heartbeat;
+use crate::cluster::annotations::Keys;
 use crate::cluster::announce::send;
 use crate::model::node::{OwnNode, Snapshot};
 use crate::plan::pace::doubled;
@@ -24,11 +25,17 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The longest wait that a server can ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(120);
-/// What was written takes a moment to come back through the watch; until then our Node still looks
-/// as if nothing had been. The longest wait for that.
-const ECHO: Duration = Duration::from_secs(2);
-/// The same patch is sent so often as soon as it is due. Beyond that somebody disagrees, most likely
-/// another agent under our name, and every agent of the cluster hears of each round: the wait doubles.
+/// What was written takes a moment to come back through the watch; until then the API server's answer counts,
+/// so long at first. Longer each time that nothing came: a patch that says what the Node says already is no
+/// write, but it is a request.
+const BELIEF: Duration = Duration::from_secs(30);
+/// The longest that it counts.
+const LONGEST_BELIEF: Duration = Duration::from_secs(480);
+/// The wait when our Node does not say what was written although the patch was taken; it doubles.
+const FIRST_TRUCE: Duration = Duration::from_secs(2);
+/// The same patch is sent so often as soon as our Node, as the watch shows it, says something else again. Beyond
+/// that somebody disagrees, most likely another agent under our name, and every agent of the cluster hears of each
+/// round: the wait doubles.
 const PEACEFUL: u32 = 5;
 /// What was sent longer ago is forgotten.
 const SETTLED: Duration = Duration::from_secs(120);
@@ -72,6 +79,8 @@ pub trait Wish {
 pub struct Upkeep<W> {
     /// To the API server.
     pub client: Client,
+    /// The annotations' names.
+    pub keys: Keys,
     /// Our Node, as the watch sees it.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// The device, as the reconciler sees it.
@@ -87,10 +96,10 @@ pub struct Upkeep<W> {
 impl<W: Wish> Upkeep<W> {
     /// Runs until either source is gone.
     pub async fn run(mut self) {
-        let mut waits = Waits::default();
+        let (mut waits, mut answer) = (Waits::default(), None);
         loop {
             self.counters.heartbeat.beat(self.clock.now());
-            let Some((node, wanted)) = self.wanted() else {
+            let Some((own, wanted)) = self.wanted(answer.as_ref()) else {
                 tokio::select! {
                     changed = self.snapshots.changed() => if changed.is_err() { return },
                     changed = self.reports.changed() => if changed.is_err() { return },
@@ -98,74 +107,89 @@ impl<W: Wish> Upkeep<W> {
                 }
                 continue;
             };
-            match self.write(&node, wanted, &mut waits).await {
-                // No echo in time is as good as one: the next decision is made from what is there.
-                Next::Echo => match tokio::time::timeout(ECHO, self.echo()).await {
-                    Ok(true) | Err(_) => {}
-                    Ok(false) => return,
-                },
-                Next::Pause(pause) => tokio::time::sleep(pause).await,
+            if let Some(pause) = self.write(own, wanted, &mut waits, &mut answer).await {
+                tokio::time::sleep(pause).await;
             }
         }
     }
 
-    /// Waits until our Node, as the watch sees it, says what was written. False if the watch is gone.
-    async fn echo(&mut self) -> bool {
-        let report = self.reports.borrow().clone();
-        let says = |snapshot: &Arc<Snapshot>| match (&snapshot.own, &report) {
-            (Some(own), Some(report)) => self.wish.wanted(report, own).is_none(),
-            _ => false,
-        };
-        self.snapshots.wait_for(says).await.is_ok()
-    }
-
-    /// Sends a patch. Returns what to wait for before the next.
-    async fn write(&self, node: &str, wanted: Wanted, waits: &mut Waits) -> Next {
-        let Wanted { body, text } = wanted;
-        match send(&self.client, node, body, PATIENCE).await {
-            Ok(()) => {
-                self.counters.sent.fetch_add(1, Ordering::Relaxed);
-                let wait = waits.sent(&text, Instant::now());
-                if wait > ECHO {
-                    let (done, rival, seconds) = (W::DONE, W::RIVAL, wait.as_secs());
-                    warn!(
-                        node,
-                        "{done} {text}; somebody keeps writing something else there ({rival}), next in {seconds} s at \
-                         the soonest"
-                    );
-                    Next::Pause(wait)
-                } else {
-                    info!(node, "{} {text}", W::DONE);
-                    Next::Echo
-                }
-            }
+    /// Sends a patch. Returns how long to wait before the next, if at all.
+    async fn write(
+        &self,
+        own: Arc<OwnNode>,
+        wanted: Wanted,
+        waits: &mut Waits,
+        answer: &mut Option<Answer>,
+    ) -> Option<Duration> {
+        let (Wanted { body, text }, node) = (wanted, &*own.name);
+        let stored = match send(&self.client, &self.keys, &own.name, body, PATIENCE).await {
+            Ok(stored) => stored,
             Err(problem) => {
                 self.counters.failed.fetch_add(1, Ordering::Relaxed);
                 let wait = waits.failed(problem.retry_after());
                 let ((cannot, meanwhile), seconds) = (W::FAILED, wait.as_secs_f32());
                 warn!(node, "{cannot}: {problem}; {meanwhile}, next try in {seconds:.1} s");
-                Next::Pause(wait)
+                return Some(wait);
             }
+        };
+        self.counters.sent.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
+        let unseen = answer.as_ref().filter(|last| last.is_unseen(&own)).map_or(0, |last| last.unseen + 1);
+        let taken = self.satisfies(&stored);
+        let until = now + doubled(BELIEF, unseen, LONGEST_BELIEF);
+        *answer = Some(Answer { before: own.clone(), after: Arc::new(stored), until, unseen });
+        if unseen > 0 && taken {
+            info!(node, "{} {text} once more: the API server has it, and the watch has not shown it yet", W::DONE);
+            return None;
         }
+        let wait = waits.sent(&text, now);
+        if wait > FIRST_TRUCE {
+            let (done, rival, seconds) = (W::DONE, W::RIVAL, wait.as_secs());
+            warn!(
+                node,
+                "{done} {text}; somebody keeps writing something else there ({rival}), next in {seconds} s at the \
+                 soonest"
+            );
+            return Some(wait);
+        }
+        info!(node, "{} {text}", W::DONE);
+        // Somebody changed it on its way in: an admission webhook, or a rival at the same moment.
+        (!taken).then_some(wait)
     }
 
-    /// What has to be written, if anything.
-    fn wanted(&mut self) -> Option<(String, Wanted)> {
+    /// Whether a Node says all that it should, by the device as it is now.
+    fn satisfies(&self, own: &OwnNode) -> bool {
+        let report = self.reports.borrow().clone();
+        report.is_none_or(|report| self.wish.wanted(&report, own).is_none())
+    }
+
+    /// What has to be written, if anything, and our Node as the watch sees it.
+    fn wanted(&mut self, answer: Option<&Answer>) -> Option<(Arc<OwnNode>, Wanted)> {
         let snapshot = self.snapshots.borrow_and_update().clone();
         let own = snapshot.own.as_ref()?;
         let report = self.reports.borrow_and_update().clone()?;
-        let wanted = self.wish.wanted(&report, own)?;
-        Some((own.name.to_string(), wanted))
+        let newer = answer.filter(|answer| answer.is_unseen(own) && Instant::now() < answer.until);
+        let wanted = self.wish.wanted(&report, newer.map_or(own, |answer| &answer.after))?;
+        Some((own.clone(), wanted))
     }
 }
 
-/// What comes before the next patch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// What was written comes back through the watch.
-    Echo,
-    /// This long: the patch failed, or somebody else keeps writing.
-    Pause(Duration),
+/// Our Node, as the API server gave it back when it took a patch.
+struct Answer {
+    /// As the watch saw it before.
+    before: Arc<OwnNode>,
+    after: Arc<OwnNode>,
+    /// So long it counts, if the watch shows nothing newer.
+    until: Instant,
+    /// Answers in a row that the watch has not shown.
+    unseen: u32,
+}
+
+impl Answer {
+    /// Whether the watch, which sees our Node so, has shown nothing of it since.
+    fn is_unseen(&self, own: &Arc<OwnNode>) -> bool {
+        Arc::ptr_eq(&self.before, own)
+    }
 }
 
 /// How long to wait between patches.
@@ -184,7 +208,7 @@ impl Waits {
         self.sent.retain(|(at, _)| now.duration_since(*at) < SETTLED);
         let before = self.sent.iter().filter(|(_, sent)| *sent == written).count();
         self.sent.push((now, written));
-        doubled(ECHO, u32::try_from(before + 1).unwrap_or(u32::MAX).saturating_sub(PEACEFUL), LONGEST_WAIT)
+        doubled(FIRST_TRUCE, u32::try_from(before + 1).unwrap_or(u32::MAX).saturating_sub(PEACEFUL), LONGEST_WAIT)
     }
 
     /// A patch was not taken; `asked` is how long the server wants to be left alone.
@@ -216,12 +240,12 @@ mod tests {
         let spellings = ["a=1 b=2", "a=1  b=2"].into_iter().cycle();
         let all: Vec<u64> = spellings.take(10).map(|text| waits.sent(text, start).as_secs()).collect();
         assert_eq!(all, [2, 2, 2, 2, 2, 4, 8, 16, 30, 30]);
-        assert_eq!(waits.sent("a=1 b=2", start + SETTLED), ECHO);
+        assert_eq!(waits.sent("a=1 b=2", start + SETTLED), FIRST_TRUCE);
     }
 
     #[test]
     fn news_of_ourselves_is_no_fight() {
         let (mut waits, start) = (Waits::default(), Instant::now());
-        assert!((0..50).all(|n| waits.sent(&format!("a={n}"), start) == ECHO));
+        assert!((0..50).all(|n| waits.sent(&format!("a={n}"), start) == FIRST_TRUCE));
     }
 }

@@ -11,11 +11,13 @@
 use serde_json::{Map, Value, json};
 
 use crate::model::addr::{ByFamily, Family, Mac, Vni};
-use crate::model::node::OwnNode;
+use crate::model::node::{NodeName, OwnNode};
 
 use super::annotations::{self as keys, Keys, Spelling};
 use super::api::NodesApi;
+use super::node;
 use super::problem::Problem;
+use super::wire::SlimNode;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -86,9 +88,22 @@ pub fn decide(keys: &Keys, vteps: &ByFamily<Option<Vtep>>, own: &OwnNode) -> Opt
     (!annotations.is_empty()).then_some(Patch { annotations })
 }
 
-/// Sends the body of a patch of our Node's status. The caller decides anew and tries again if it fails.
-pub async fn send(client: &Client, node: &str, patch: Vec<u8>, patience: Duration) -> Result<(), Problem> {
-    NodesApi::new(client.clone(), patience).patch_status(node, patch).await
+/// Sends the body of a patch of our Node's status. Returns what our Node says after it, which the watch shows
+/// later. The caller decides anew and tries again if it fails.
+pub async fn send(
+    client: &Client,
+    keys: &Keys,
+    name: &NodeName,
+    patch: Vec<u8>,
+    patience: Duration,
+) -> Result<OwnNode, Problem> {
+    let answer = NodesApi::new(client.clone(), patience).patch_status(name, patch).await?;
+    let node = SlimNode::read(keys, &answer)?;
+    if node.meta.name == **name {
+        Ok(node::own(name.clone(), &node))
+    } else {
+        Err(Problem::Garbage("something else than our Node in answer to a patch of it".to_owned()))
+    }
 }
 
 /// Whether the Node says this of our VTEP, in either spelling.

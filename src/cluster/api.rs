@@ -67,12 +67,13 @@ impl NodesApi {
         Ok(Lines { body: answer.into_body(), buffer: BytesMut::new(), scanned: 0, over: None })
     }
 
-    /// A strategic merge patch of a Node's status, where flannel's permissions allow one.
-    pub(super) async fn patch_status(&self, name: &str, patch: Vec<u8>) -> Result<(), Problem> {
+    /// A strategic merge patch of a Node's status, where flannel's permissions allow one. Returns the Node as
+    /// it is after that.
+    pub(super) async fn patch_status(&self, name: &str, patch: Vec<u8>) -> Result<Bytes, Problem> {
         let uri = format!("/api/v1/nodes/{}/status?fieldManager=weft", escape(name));
         let kind = "application/strategic-merge-patch+json";
         let answer = self.send(request(Method::PATCH, &uri, Some(kind), patch.into())?).await?;
-        self.whole(answer.into_body()).await.map(drop)
+        self.whole(answer.into_body()).await
     }
 
     /// Sends, and turns an answer that is not a success into a problem.

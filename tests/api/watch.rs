@@ -363,16 +363,17 @@ async fn our_announcement_reaches_the_node_and_comes_back() {
     let own = rig.until("our node", |snapshot| snapshot.own.is_some()).await.own.clone().unwrap();
     let patch = decide(&keys, &vteps, &own).unwrap();
     let patience = Duration::from_secs(10);
-    send(&client, OWN, patch.body(), patience).await.unwrap();
+    let stored = send(&client, &keys, &OWN.into(), patch.body(), patience).await.unwrap();
+    assert_eq!(decide(&keys, &vteps, &stored), None, "the answer has it, before the watch");
     let done = |snapshot: &Snapshot| snapshot.own.as_ref().is_some_and(|own| decide(&keys, &vteps, own).is_none());
     rig.until("our announcement", done).await;
     let request = rig.server.log().into_iter().find(|request| request.verb == Verb::Patch).unwrap();
     assert_eq!((request.path.as_str(), request.method.as_str()), ("/api/v1/nodes/self/status", "PATCH"));
 
     rig.server.inject(&[Verb::Patch], refuse(403), Some(1));
-    let error = send(&client, OWN, patch.body(), patience).await.unwrap_err();
+    let error = send(&client, &keys, &OWN.into(), patch.body(), patience).await.unwrap_err();
     assert!(error.to_string().contains("nodes/status patch"), "{error}");
     rig.server.inject(&[Verb::Patch], Action::Hang, Some(1));
-    let error = send(&client, OWN, patch.body(), Duration::from_millis(300)).await.unwrap_err();
+    let error = send(&client, &keys, &OWN.into(), patch.body(), Duration::from_millis(300)).await.unwrap_err();
     assert!(matches!(error, Problem::Timeout { .. }), "{error}");
 }

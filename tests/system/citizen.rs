@@ -14,6 +14,7 @@ crate::tests![
     the_condition_follows_readiness_and_is_kept,
     a_condition_that_the_api_server_does_not_take_is_tried_again,
     who_keeps_setting_the_condition_is_answered_ever_more_rarely,
+    a_watch_that_shows_nothing_is_no_rival,
     turned_off_the_condition_is_left_alone,
     an_api_server_away_later_makes_no_node_unready,
     sigterm_ends_at_once_whatever_hangs,
@@ -118,6 +119,22 @@ fn who_keeps_setting_the_condition_is_answered_ever_more_rarely() {
     }
     let patches = world.api.count(Verb::Patch);
     assert!((3..=10).contains(&patches), "{patches} patches in 16 s");
+}
+
+fn a_watch_that_shows_nothing_is_no_rival() {
+    let mut world = World::with_peers(1);
+    world.api.inject(&[Verb::StreamingList], Action::RefuseStreaming, None);
+    world.api.inject(&[Verb::Watch], Action::MuteWatch, None);
+    world.spawn().until_ready();
+    until_condition(&world, "False");
+    // Longer than it takes to call five patches a fight.
+    let end = Instant::now() + Duration::from_secs(12);
+    while Instant::now() < end {
+        assert_eq!(world.agent().readyz(), Some(200), "the API server has our annotations: {:?}", world.agent().log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(world.api.count(Verb::Patch), 2, "annotations and condition, once each");
+    assert!(!world.agent().log().iter().any(|line| line.contains("somebody keeps writing")));
 }
 
 fn turned_off_the_condition_is_left_alone() {
