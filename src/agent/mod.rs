@@ -26,7 +26,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tracing::info;
@@ -43,7 +42,7 @@ use self::subnet_file::SubnetFile;
 use self::upkeep::{Upkeep, UpkeepCounters, Wish};
 use self::view::{Sources, Sums};
 use crate::cluster::annotations::Keys;
-use crate::cluster::client::{ClientOptions, connect};
+use crate::cluster::client::{ClientOptions, Connection, connect};
 use crate::cluster::node::complaints;
 use crate::cluster::peers::Viewpoint;
 use crate::cluster::timing::Timing;
@@ -156,10 +155,10 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
     let keys = Keys::new(&config.annotation_prefix).map_err(|error| error.to_string())?;
     let api_url = config.api_url.as_ref().map(ToString::to_string);
     let options = ClientOptions { kubeconfig: config.kubeconfig.clone(), api_url };
-    let client = connect(&options).await.map_err(|error| error.to_string())?;
+    let connection = connect(&options).await.map_err(|error| error.to_string())?;
     let view = Viewpoint { own: config.node_name.clone(), vni: config.settings.overlay.vni };
     let since_start: crate::cluster::watch::Clock = Arc::new(move || clock.now());
-    let (watcher, handle) = Watcher::new(client.clone(), keys.clone(), view, Timing::default(), since_start);
+    let (watcher, handle) = Watcher::new(connection.clone(), keys.clone(), view, Timing::default(), since_start);
     let (reports, reported) = watch::channel(None);
     let sources = Arc::new(Sources {
         identity: Arc::new(identity(config)),
@@ -187,7 +186,7 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         heartbeat: sources.heartbeat.clone(),
         stop: Arc::new(AtomicBool::new(false)),
     };
-    let api = (&client, &keys);
+    let api = (&connection, &keys);
     let announcement = Announcement { keys: keys.clone(), in_place: sources.announcement_in_place.clone() };
     let announcer = upkeep(api, &sources, sources.announced.clone(), announcement);
     let condition = sources.condition.clone().map(|counters| {
@@ -251,13 +250,13 @@ fn cni_keeper(config: &RunConfig, sources: &Sources) -> Option<CniFile> {
 
 /// A loop that keeps what our Node says.
 fn upkeep<W: Wish>(
-    (client, keys): (&Client, &Keys),
+    (connection, keys): (&Connection, &Keys),
     sources: &Sources,
     counters: Arc<UpkeepCounters>,
     wish: W,
 ) -> Upkeep<W> {
     Upkeep {
-        client: client.clone(),
+        connection: connection.clone(),
         keys: keys.clone(),
         snapshots: sources.watcher.snapshots(),
         reports: sources.reports.clone(),

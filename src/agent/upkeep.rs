@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kube::Client;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -13,6 +12,7 @@ use super::clock::{Clock, jitter};
 use super::reconciler::Heartbeat;
 use crate::cluster::annotations::Keys;
 use crate::cluster::announce::send;
+use crate::cluster::client::Connection;
 use crate::model::node::{OwnNode, Snapshot};
 use crate::plan::pace::doubled;
 use crate::reconcile::Report;
@@ -78,7 +78,7 @@ pub trait Wish {
 /// The loop.
 pub struct Upkeep<W> {
     /// To the API server.
-    pub client: Client,
+    pub connection: Connection,
     /// The annotations' names.
     pub keys: Keys,
     /// Our Node, as the watch sees it.
@@ -122,7 +122,7 @@ impl<W: Wish> Upkeep<W> {
         answer: &mut Option<Answer>,
     ) -> Option<Duration> {
         let (Wanted { body, text }, node) = (wanted, &*own.name);
-        let stored = match send(&self.client, &self.keys, &own.name, body, PATIENCE).await {
+        let stored = match send(&self.connection, &self.keys, &own.name, body, PATIENCE).await {
             Ok(stored) => stored,
             Err(problem) => {
                 self.counters.failed.fetch_add(1, Ordering::Relaxed);

@@ -15,14 +15,13 @@ use crate::model::node::{NodeName, OwnNode};
 
 use super::annotations::{self as keys, Keys, Spelling};
 use super::api::NodesApi;
+use super::client::Connection;
 use super::node;
 use super::problem::Problem;
 use super::wire::SlimNode;
 
 use std::net::IpAddr;
 use std::time::Duration;
-
-use kube::Client;
 
 /// Our VTEP in one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,13 +90,13 @@ pub fn decide(keys: &Keys, vteps: &ByFamily<Option<Vtep>>, own: &OwnNode) -> Opt
 /// Sends the body of a patch of our Node's status. Returns what our Node says after it, which the watch shows
 /// later. The caller decides anew and tries again if it fails.
 pub async fn send(
-    client: &Client,
+    connection: &Connection,
     keys: &Keys,
     name: &NodeName,
     patch: Vec<u8>,
     patience: Duration,
 ) -> Result<OwnNode, Problem> {
-    let answer = NodesApi::new(client.clone(), patience).patch_status(name, patch).await?;
+    let answer = NodesApi::new(connection.clone(), patience).patch_status(name, patch).await?;
     let node = SlimNode::read(keys, &answer)?;
     if node.meta.name == **name {
         Ok(node::own(name.clone(), &node))

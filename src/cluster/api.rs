@@ -11,10 +11,10 @@ use futures_util::FutureExt;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Frame;
-use kube::Client;
 use kube::client::Body;
 use tokio::time::timeout;
 
+use super::client::Connection;
 use super::event::Status;
 use super::problem::Problem;
 
@@ -25,7 +25,7 @@ const MAX_LINE: usize = 8 << 20;
 
 /// The Nodes of the cluster, over HTTP.
 pub(super) struct NodesApi {
-    client: Client,
+    connection: Connection,
     patience: Duration,
 }
 
@@ -41,8 +41,8 @@ pub(super) enum Start<'a> {
 
 impl NodesApi {
     /// `patience` is how long an answer, or the next part of one, may take.
-    pub(super) fn new(client: Client, patience: Duration) -> Self {
-        Self { client, patience }
+    pub(super) fn new(connection: Connection, patience: Duration) -> Self {
+        Self { connection, patience }
     }
 
     /// A page of a consistent LIST: the first, or the one that a continue token stands for.
@@ -78,7 +78,7 @@ impl NodesApi {
 
     /// Sends, and turns an answer that is not a success into a problem.
     async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Problem> {
-        let answer = timeout(self.patience, self.client.send(request)).await;
+        let answer = timeout(self.patience, self.connection.client().await.send(request)).await;
         let answer = answer.map_err(|_| Problem::Timeout { what: "answer", after: self.patience })?;
         let answer = answer.map_err(|error| Problem::Unreachable(chain(&error)))?;
         if answer.status() == StatusCode::OK {

@@ -9,7 +9,6 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -19,6 +18,7 @@ use crate::model::node::Snapshot;
 use super::annotations::Keys;
 use super::api::NodesApi;
 use super::backoff::{Backoff, Dice};
+use super::client::Connection;
 use super::counters::WatchCounters;
 use super::peers::{Peers, Viewpoint};
 use super::problem::{Class, Problem};
@@ -121,7 +121,7 @@ impl From<Problem> for End {
 
 impl Watcher {
     /// A loop that has not begun, and the handle to it.
-    pub fn new(client: Client, keys: Keys, view: Viewpoint, timing: Timing, clock: Clock) -> (Self, Handle) {
+    pub fn new(connection: Connection, keys: Keys, view: Viewpoint, timing: Timing, clock: Clock) -> (Self, Handle) {
         let peers = Peers::default();
         let (publish, snapshots) = watch::channel(Arc::new(peers.snapshot().clone()));
         let counters = Arc::new(WatchCounters::default());
@@ -129,7 +129,7 @@ impl Watcher {
         let handle = Handle { snapshots, counters: counters.clone(), relist: relist.clone() };
         let backoff = Backoff::new(timing.backoff_least, timing.backoff_most, Dice::new());
         let watcher = Self {
-            api: NodesApi::new(client, timing.answer),
+            api: NodesApi::new(connection, timing.answer),
             keys,
             view,
             timing,

@@ -182,11 +182,11 @@ pub struct RunArgs {
     #[command(flatten)]
     pub node: NodeArgs,
 
-    /// kubeconfig; without it and without --kube-api-url, the pod's service account is used
+    /// kubeconfig; without it the pod's service account is used
     #[arg(long, value_name = "FILE")]
     pub kubeconfig_file: Option<PathBuf>,
 
-    /// Address of the API server, instead of the kubeconfig's or the pod's
+    /// Address of the API server, instead of the kubeconfig's or the pod's; credentials stay theirs
     #[arg(long, value_name = "URL", value_parser = values::api_url)]
     pub kube_api_url: Option<Uri>,
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use weft::cluster::annotations::{DEFAULT_PREFIX, Keys};
-use weft::cluster::client::{ClientOptions, connect};
+use weft::cluster::client::{ClientOptions, Connection, connect};
 use weft::cluster::peers::Viewpoint;
 use weft::cluster::problem::Class;
 use weft::cluster::timing::Timing;
@@ -87,7 +87,7 @@ pub(crate) fn server(nodes: usize) -> ApiServer {
     server
 }
 
-pub(crate) async fn client(url: &str) -> kube::Client {
+pub(crate) async fn client(url: &str) -> Connection {
     connect(&ClientOptions { kubeconfig: None, api_url: Some(url.to_owned()) }).await.unwrap()
 }
 

@@ -19,6 +19,7 @@ mod cluster;
 mod cni;
 #[path = "../support/cni.rs"]
 mod cni_runtime;
+mod connection;
 mod filter;
 #[path = "../support/flannel.rs"]
 mod flannel;
@@ -73,6 +74,7 @@ fn main() -> std::process::ExitCode {
         heal::all(),
         restart::all(),
         cni::all(),
+        connection::all(),
         host::all(),
         underlay::all(),
     ];
