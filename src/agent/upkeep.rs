@@ -13,6 +13,8 @@ use super::reconciler::Heartbeat;
 use crate::cluster::annotations::Keys;
 use crate::cluster::announce::send;
 use crate::cluster::client::Connection;
+use crate::cluster::problem::Class;
+use crate::cluster::trouble::{LastProblem, Streak};
 use crate::model::node::{OwnNode, Snapshot};
 use crate::plan::pace::doubled;
 use crate::reconcile::Report;
@@ -49,6 +51,8 @@ pub struct UpkeepCounters {
     pub sent: AtomicU64,
     /// Patches that failed.
     pub failed: AtomicU64,
+    /// The last failure, over or not.
+    pub last_problem: LastProblem,
     /// When the loop last went round.
     pub heartbeat: Heartbeat,
 }
@@ -126,9 +130,14 @@ impl<W: Wish> Upkeep<W> {
             Ok(stored) => stored,
             Err(problem) => {
                 self.counters.failed.fetch_add(1, Ordering::Relaxed);
-                let wait = waits.failed(problem.retry_after());
-                let ((cannot, meanwhile), seconds) = (W::FAILED, wait.as_secs_f32());
-                warn!(node, "{cannot}: {problem}; {meanwhile}, next try in {seconds:.1} s");
+                let class = problem.class();
+                self.counters.last_problem.set(class, problem.to_string(), self.clock.now());
+                let (wait, times) = waits.failed(class, problem.retry_after());
+                if Streak::is_news(times) {
+                    let ((cannot, meanwhile), seconds) = (W::FAILED, wait.as_secs_f32());
+                    let class = class.label();
+                    warn!(node, class, times, "{cannot}: {problem}; {meanwhile}, next try in {seconds:.1} s");
+                }
                 return Some(wait);
             }
         };
@@ -196,6 +205,7 @@ impl Answer {
 #[derive(Debug, Default)]
 struct Waits {
     failures: u32,
+    trouble: Streak,
     sent: Vec<(Instant, String)>,
 }
 
@@ -203,6 +213,7 @@ impl Waits {
     /// A patch was taken that wrote this.
     fn sent(&mut self, written: &str, now: Instant) -> Duration {
         self.failures = 0;
+        self.trouble.end();
         // One that differs in its spelling alone says the same.
         let written = written.replace(' ', "");
         self.sent.retain(|(at, _)| now.duration_since(*at) < SETTLED);
@@ -211,12 +222,14 @@ impl Waits {
         doubled(FIRST_TRUCE, u32::try_from(before + 1).unwrap_or(u32::MAX).saturating_sub(PEACEFUL), LONGEST_WAIT)
     }
 
-    /// A patch was not taken; `asked` is how long the server wants to be left alone.
-    fn failed(&mut self, asked: Option<Duration>) -> Duration {
+    /// A patch was not taken; `asked` is how long the server wants to be left alone. Returns how long to wait, and
+    /// how many failures of this kind there were in a row.
+    fn failed(&mut self, class: Class, asked: Option<Duration>) -> (Duration, u64) {
         let wait = doubled(FIRST_WAIT, self.failures, LONGEST_WAIT);
         self.failures = self.failures.saturating_add(1);
         // The agents of a cluster do not come back in step.
-        wait.mul_f64(1.0 - jitter() / 2.0).max(asked.unwrap_or_default().min(LONGEST_ASKED))
+        let wait = wait.mul_f64(1.0 - jitter() / 2.0).max(asked.unwrap_or_default().min(LONGEST_ASKED));
+        (wait, self.trouble.add(class))
     }
 }
 
@@ -227,11 +240,12 @@ mod tests {
     #[test]
     fn a_failing_api_server_is_asked_less_and_less_often_and_its_own_wish_is_met() {
         let mut waits = Waits::default();
-        let all: Vec<Duration> = (0..9).map(|_| waits.failed(None)).collect();
+        let all: Vec<Duration> = (0..9).map(|_| waits.failed(Class::Server, None).0).collect();
         assert!(all[0] <= FIRST_WAIT && all[8] >= LONGEST_WAIT / 2 && all[8] <= LONGEST_WAIT, "{all:?}");
-        assert_eq!(waits.failed(Some(Duration::from_secs(77))), Duration::from_secs(77));
+        assert_eq!(waits.failed(Class::Server, Some(Duration::from_secs(77))), (Duration::from_secs(77), 10));
         waits.sent("a=b", Instant::now());
-        assert!(waits.failed(None) <= FIRST_WAIT);
+        let (wait, times) = waits.failed(Class::Server, None);
+        assert!(wait <= FIRST_WAIT && times == 1);
     }
 
     #[test]

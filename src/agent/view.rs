@@ -13,10 +13,13 @@ use super::subnet_file::SubnetFileCounters;
 use super::upkeep::UpkeepCounters;
 use crate::cluster::node::complaints;
 use crate::cluster::problem::Class;
+use crate::cluster::trouble::Last;
 use crate::cluster::watch::Handle;
 use crate::kernel::netlink::NetlinkCounters;
 use crate::reconcile::Report;
-use crate::status::{Announcements, Api, Beat, Cni, CniState, FlannelRules, Identity, Netlink, Process, Totals, View};
+use crate::status::{
+    Announcements, Api, ApiProblem, Beat, Cni, CniState, FlannelRules, Identity, Netlink, Process, Totals, View,
+};
 
 /// A reconciler that has not gone round for this long hangs: its longest wait is 5 s, a system call
 /// gives up after 10.
@@ -82,6 +85,7 @@ impl Sources {
             own,
             totals,
             api: self.api(),
+            api_problems: self.api_problems(),
             netlink: Netlink {
                 batches: netlink.batches,
                 messages: netlink.messages,
@@ -125,9 +129,24 @@ impl Sources {
             CniState::Failed(problem) => Some(problem),
         });
         let unsaid = !self.announcement_in_place.load(Ordering::Relaxed);
-        let announcement =
-            unsaid.then(|| "our annotations are not on our Node yet; peers do not send to us".to_owned());
+        let announcement = unsaid.then(|| {
+            let because = self.announced.last_problem.get().map(|last| format!(": {}", last.text));
+            format!("our annotations are not on our Node yet; peers do not send to us{}", because.unwrap_or_default())
+        });
         subnet_file.into_iter().chain(cni).chain(announcement).collect()
+    }
+
+    fn api_problems(&self) -> Vec<ApiProblem> {
+        let last = [
+            ("watch", self.watcher.counters().last_problem()),
+            ("announcement", self.announced.last_problem.get()),
+            ("condition", self.condition.as_deref().and_then(|counters| counters.last_problem.get())),
+        ];
+        let shown = |(request, last): (_, Option<Last>)| {
+            let Last { class, text, at } = last?;
+            Some(ApiProblem { request, class: class.label(), text, at })
+        };
+        last.into_iter().filter_map(shown).collect()
     }
 
     fn cni(&self) -> Option<Cni> {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::problem::Class;
+use super::trouble::{Last, LastProblem};
 
 /// Counts since the start. Times are since the start too, by the clock that the loop was given.
 #[derive(Debug, Default)]
@@ -16,6 +17,7 @@ pub struct WatchCounters {
     problems: [AtomicU64; Class::ALL.len()],
     last_heard: AtomicU64,
     failing_since: AtomicU64,
+    last_problem: LastProblem,
 }
 
 /// What is counted.
@@ -70,6 +72,16 @@ impl WatchCounters {
     /// Since when nothing has worked; `None` while all is well.
     pub fn failing_since(&self) -> Option<Duration> {
         moment(&self.failing_since)
+    }
+
+    /// The last problem that is not part of normal life, over or not.
+    pub fn last_problem(&self) -> Option<Last> {
+        self.last_problem.get()
+    }
+
+    /// Keeps a problem for whoever asks.
+    pub(super) fn keep(&self, class: Class, text: String, now: Duration) {
+        self.last_problem.set(class, text, now);
     }
 
     /// Counts one.

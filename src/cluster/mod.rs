@@ -23,5 +23,6 @@ pub mod peers;
 pub mod problem;
 mod rounds;
 pub mod timing;
+pub mod trouble;
 pub mod watch;
 pub mod wire;

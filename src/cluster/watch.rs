@@ -23,6 +23,7 @@ use super::counters::WatchCounters;
 use super::peers::{Peers, Viewpoint};
 use super::problem::{Class, Problem};
 use super::timing::Timing;
+use super::trouble::Streak;
 
 /// The time since the agent started. The loop has no clock of its own.
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
@@ -53,8 +54,8 @@ pub struct Watcher {
     pub(super) wanted: bool,
     /// When the last list began.
     pub(super) listed: Option<Duration>,
-    /// The last problem that was logged, and how often it came since.
-    pub(super) trouble: Option<(Class, u64)>,
+    /// What has gone wrong in a row.
+    pub(super) trouble: Streak,
     /// Changes that the last published snapshot does not have.
     pub(super) unpublished: u32,
 }
@@ -144,7 +145,7 @@ impl Watcher {
             resume: None,
             wanted: false,
             listed: None,
-            trouble: None,
+            trouble: Streak::default(),
             unpublished: 0,
         };
         (watcher, handle)
@@ -177,7 +178,7 @@ impl Watcher {
             End::Closed { heard } if lived < self.timing.brief => {
                 let wait = self.backoff.next();
                 self.troubled(Class::Closed, &"the API server closed a watch as soon as it was open", wait);
-                self.resume.take_if(|_| !heard && self.trouble.is_some_and(stuck));
+                self.resume.take_if(|_| !heard && self.trouble.now().is_some_and(stuck));
                 wait
             }
             End::Closed { heard } => {
@@ -197,13 +198,13 @@ impl Watcher {
             }
             End::Failed(problem) => {
                 // A server that was away and now says 410 is back: what it waits for is a list.
-                let back = self.trouble.is_some_and(|(class, _)| class != Class::Gone);
+                let back = self.trouble.now().is_some_and(|(class, _)| class != Class::Gone);
                 if back && problem.class() == Class::Gone {
                     self.backoff.reset();
                 }
                 let wait = self.backoff.next().max(asked(&problem));
                 self.troubled(problem.class(), &problem, wait);
-                self.resume.take_if(|_| problem.needs_list() || self.trouble.is_some_and(stuck));
+                self.resume.take_if(|_| problem.needs_list() || self.trouble.now().is_some_and(stuck));
                 wait
             }
         }
@@ -212,14 +213,13 @@ impl Watcher {
     /// Counts a problem; logs it if it is new, and then ever more rarely.
     fn troubled(&mut self, class: Class, problem: &dyn Display, wait: Duration) {
         self.counters.failed(class, (self.clock)());
-        let times = match self.trouble {
-            Some((same, times)) if same == class => times + 1,
-            _ => 1,
-        };
-        self.trouble = Some((class, times));
+        let times = self.trouble.add(class);
         if class == Class::Gone {
             info!("{problem}; the nodes are listed anew, what is known stays in force");
-        } else if times.is_power_of_two() {
+            return;
+        }
+        self.counters.keep(class, problem.to_string(), (self.clock)());
+        if Streak::is_news(times) {
             let wait = wait.as_secs_f32();
             warn!(
                 class = class.label(),
@@ -230,7 +230,7 @@ impl Watcher {
 
     /// Something came from the server, and it made sense.
     pub(super) fn recovered(&mut self) {
-        if self.trouble.take().is_some_and(|(class, _)| class != Class::Gone) {
+        if self.trouble.end().is_some_and(|class| class != Class::Gone) {
             info!("the API server answers again");
         }
     }

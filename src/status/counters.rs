@@ -23,6 +23,19 @@ pub struct Api {
     pub failing_since: Option<Duration>,
 }
 
+/// The last problem with the API server that one kind of request had, over or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiProblem {
+    /// What was asked: `watch`, `announcement`, `condition`.
+    pub request: &'static str,
+    /// Its kind, as in the metrics.
+    pub class: &'static str,
+    /// A sentence.
+    pub text: String,
+    /// When, since the agent started.
+    pub at: Duration,
+}
+
 /// Traffic with the kernel since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Netlink {

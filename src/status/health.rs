@@ -42,7 +42,16 @@ pub fn ready(view: &View) -> Result<(), Vec<String>> {
         missing.push("the first pass has not put everything in yet".to_owned());
     }
     missing.extend(view.unready.iter().cloned());
-    if missing.is_empty() { Ok(()) } else { Err(missing) }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // No reason by itself, but most likely the reason for the others.
+    let watch = view.api_problems.iter().find(|problem| problem.request == "watch");
+    if let Some(problem) = watch.filter(|_| view.api.failing_since.is_some()) {
+        let (text, ago) = (&problem.text, view.now.saturating_sub(problem.at).as_secs());
+        missing.push(format!("{text}, {ago} s ago"));
+    }
+    Err(missing)
 }
 
 fn unready(label: &str, family: &FamilyReport) -> Option<String> {

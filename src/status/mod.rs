@@ -23,7 +23,7 @@ use crate::model::node::OwnNode;
 use crate::model::settings::Settings;
 use crate::reconcile::report::Report;
 
-pub use counters::{Announcements, Api, Beat, Cni, CniState, FlannelRules, Netlink};
+pub use counters::{Announcements, Api, ApiProblem, Beat, Cni, CniState, FlannelRules, Netlink};
 pub use process::Process;
 pub use totals::Totals;
 
@@ -63,6 +63,8 @@ pub struct View {
     pub totals: Totals,
     /// Traffic with the API server.
     pub api: Api,
+    /// The last problem with it of each kind of request that had one.
+    pub api_problems: Vec<ApiProblem>,
     /// Traffic with the kernel.
     pub netlink: Netlink,
     /// Our annotations.

@@ -2,6 +2,7 @@
 
 mod family;
 mod node;
+mod problems;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use serde::Serialize;
 
 use self::family::OneFamily;
 use self::node::{CniConf, Flannels, HostProblem};
+use self::problems::Last;
 use super::words::verdict_label;
 use super::{View, health};
 use crate::model::addr::Subnet;
@@ -39,6 +41,7 @@ struct State<'a> {
     host_problems: Vec<HostProblem<'a>>,
     cni_conf: Option<CniConf<'a>>,
     flannel_rules: Flannels<'a>,
+    api_problems: Vec<Last<'a>>,
     counters: Counters,
 }
 
@@ -62,6 +65,7 @@ impl<'a> State<'a> {
             host_problems: view.host_problems.iter().map(HostProblem::of).collect(),
             cni_conf: view.cni.as_ref().map(CniConf::of),
             flannel_rules: Flannels::of(&view.flannel_rules),
+            api_problems: view.api_problems.iter().map(|problem| Last::of(problem, view.now)).collect(),
             counters: Counters::of(view),
         }
     }

@@ -53,6 +53,21 @@ fn a_kernel_that_cannot_be_read_counts_also_later() {
 }
 
 #[test]
+fn an_api_server_that_fails_is_named_where_something_is_missing_and_is_no_reason_by_itself() {
+    let mut world = World::with_peers(1);
+    let failing = |world: &World| {
+        let mut view = world.view();
+        view.api.failing_since = Some(Duration::from_secs(1));
+        view.api_problems[0].request = "watch";
+        view
+    };
+    let why = why(&failing(&world));
+    assert_eq!(why, "no pass has been made yet\nthe API server answered 403 Forbidden, 0 s ago");
+    world.pass();
+    assert_eq!(ready(&failing(&world)), Ok(()));
+}
+
+#[test]
 fn what_the_agent_adds_counts() {
     let mut world = World::with_peers(1);
     world.pass();

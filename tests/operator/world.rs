@@ -11,7 +11,9 @@ use weft::model::node::{Absence, NodeRecord, OwnNode, Peer, Snapshot, Standing, 
 use weft::model::settings::{DEFAULT_PORT, Overlay, Settings, UnderlayRules};
 use weft::plan::bridge::Leases;
 use weft::reconcile::{Input, Memory, Report, pass};
-use weft::status::{Announcements, Api, Beat, Cni, CniState, FlannelRules, Identity, Netlink, Process, Totals, View};
+use weft::status::{
+    Announcements, Api, ApiProblem, Beat, Cni, CniState, FlannelRules, Identity, Netlink, Process, Totals, View,
+};
 
 /// The node `own`, and what its agent would know.
 pub(crate) struct World {
@@ -146,6 +148,12 @@ impl World {
                 last_heard: Some(Duration::from_secs(1)),
                 failing_since: None,
             },
+            api_problems: vec![ApiProblem {
+                request: "announcement",
+                class: "forbidden",
+                text: "the API server answered 403 Forbidden".into(),
+                at: Duration::from_secs(1),
+            }],
             netlink: Netlink { batches: 3, messages: 12, overruns: 1, ..Netlink::default() },
             announcements: Announcements {
                 sent: 1,

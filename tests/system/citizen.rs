@@ -154,9 +154,16 @@ fn an_api_server_away_later_makes_no_node_unready() {
         world.agent().readyz().ok_or_else(|| "no server yet".to_owned())?;
         let answer = crate::http::get("127.0.0.1:8081".parse().expect("an address"), "/readyz");
         let body = String::from_utf8(answer.body).expect("text");
-        let so = answer.status == 503 && body.starts_with("our annotations are not on our Node yet");
+        let said = ["our annotations are not on our Node yet; ", "the API server answered 403 Forbidden"];
+        let so = answer.status == 503 && body.starts_with(said[0]) && body.contains(said[1]);
         if so { Ok(()) } else { Err(body) }
     });
+    let failures = |world: &mut World| world.agent().metrics().count("weft_announcement_failures_total", &[]);
+    within(SOON, "three failures", || if failures(&mut world) < 3 { Err("fewer") } else { Ok(()) });
+    let lines = world.agent().log().iter().filter(|line| line.contains("cannot write our annotations")).count();
+    assert_eq!(lines, 2, "the first and the second: {:?}", world.agent().log());
+    let problem = &world.agent().state()["api_problems"][0];
+    assert_eq!((&problem["request"], &problem["class"]), (&json!("announcement"), &json!("forbidden")), "{problem}");
     assert_eq!(condition(&world), None);
     world.api.clear_faults();
     world.agent().until_ready();
