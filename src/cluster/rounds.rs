@@ -100,7 +100,8 @@ impl Watcher {
         self.peers.begin();
         let total = self.timing.initial_total;
         match tokio::time::timeout(total, self.initial_events(&mut lines)).await {
-            Ok(Ok(())) => self.follow(lines, seconds).await,
+            // Who ends a list with a bookmark sends bookmarks.
+            Ok(Ok(())) => self.follow(lines, self.timing.bookmark_silence).await,
             Ok(Err(problem)) => End::NoStream(problem),
             // A server that does not know `sendInitialEvents` sends events for ever, and no end.
             Err(_) => End::NoStream(Problem::Timeout { what: "end a streaming list", after: total }),
@@ -142,13 +143,13 @@ impl Watcher {
         self.counters.count(Count::Watch);
         let seconds = self.watch_time();
         match self.api.watch(Start::After(version), seconds).await {
-            Ok(lines) => self.follow(lines, seconds).await,
+            Ok(lines) => self.follow(lines, seconds + self.timing.watch_grace).await,
             Err(problem) => problem.into(),
         }
     }
 
-    /// Takes events for as long as they come.
-    async fn follow(&mut self, mut lines: Lines, seconds: Duration) -> End {
+    /// Takes events for as long as they come. Without any for `patience` the connection is dead.
+    async fn follow(&mut self, mut lines: Lines, mut patience: Duration) -> End {
         let (relist, clock, listed) = (self.relist.clone(), self.clock.clone(), self.listed.unwrap_or_default());
         let apart = self.timing.between_lists;
         let mut asked = std::pin::pin!(async move {
@@ -157,7 +158,6 @@ impl Watcher {
             relist.notify_one();
             tokio::time::sleep(apart.saturating_sub(clock().saturating_sub(listed))).await;
         });
-        let mut patience = seconds + self.timing.watch_grace;
         let mut heard = false;
         loop {
             let line = tokio::select! {

@@ -99,11 +99,16 @@ impl Rig {
     }
 
     pub(crate) async fn watching_at(server: ApiServer, url: &str) -> Self {
+        Self::timed(server, url, timing()).await
+    }
+
+    /// A loop with other waits.
+    pub(crate) async fn timed(server: ApiServer, url: &str, timing: Timing) -> Self {
         let keys = Keys::new(DEFAULT_PREFIX).unwrap();
         let view = Viewpoint { own: OWN.into(), vni: Vni::new(1).unwrap() };
         let born = Instant::now();
         let clock = Arc::new(move || born.elapsed());
-        let (watcher, handle) = Watcher::new(client(url).await, keys, view, timing(), clock);
+        let (watcher, handle) = Watcher::new(client(url).await, keys, view, timing, clock);
         let task = tokio::spawn(async move {
             let never = watcher.run().await;
             match never {}

@@ -335,6 +335,17 @@ async fn a_watch_that_never_says_anything_is_not_believed() {
 }
 
 #[tokio::test]
+async fn a_connection_that_dies_after_a_streaming_list_is_noticed_as_one_without_bookmarks() {
+    let server = server(4);
+    server.bookmark_every(Duration::from_secs(3600));
+    let url = server.url();
+    let rig = Rig::timed(server, &url, Timing { watch: Duration::from_secs(3600), ..timing() }).await;
+    rig.until("the first list", |snapshot| snapshot.complete).await;
+    rig.until_true("the silence", || rig.problems(Class::Timeout) > 0).await;
+    assert_eq!(rig.server.count(Verb::StreamingList), 1, "{:?}", rig.log());
+}
+
+#[tokio::test]
 async fn a_burst_of_changes_ends_in_the_right_place() {
     let rig = Rig::with(2).await;
     let before = rig.now().generation;
