@@ -1,7 +1,5 @@
 //! Time since the agent started: what every decision is told.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::jiff::Timestamp;
@@ -28,11 +26,4 @@ impl Clock {
 pub fn timestamp() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Timestamp::from_second(i64::try_from(seconds).unwrap_or(0)).unwrap_or_default().to_string()
-}
-
-/// A number in 0..1 that differs between processes and calls: spreads timers, nothing else.
-pub fn jitter() -> f64 {
-    // Every `RandomState` has keys of its own; the upper half of a hash is as good as any dice.
-    let bits = RandomState::new().build_hasher().finish() >> 32;
-    f64::from(u32::try_from(bits).unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::clock::{Clock, jitter};
+use super::clock::Clock;
 use crate::kernel::{Heard, Listen};
+use crate::model::backoff::Dice;
 use crate::model::node::Snapshot;
 use crate::model::settings::Settings;
 use crate::plan::bridge::Leases;
@@ -59,13 +60,13 @@ impl Reconciler {
     /// Goes round until told to stop.
     pub fn run(mut self, kernel: &mut dyn Listen) {
         let mut memory = Memory::default();
-        let mut pace = Pace::new(self.resync);
+        let (mut pace, mut dice) = (Pace::new(self.resync), Dice::new());
         while !self.stop.load(Ordering::Relaxed) {
             let now = self.clock.now();
             self.heartbeat.beat(now);
             let wait = pace.wait(now);
             if wait.is_zero() {
-                self.pass(kernel, &mut memory, &mut pace);
+                self.pass(kernel, &mut memory, &mut pace, dice.roll());
                 continue;
             }
             match kernel.wait(wait.min(BEAT)) {
@@ -75,7 +76,7 @@ impl Reconciler {
         }
     }
 
-    fn pass(&mut self, kernel: &mut dyn Listen, memory: &mut Memory, pace: &mut Pace) {
+    fn pass(&mut self, kernel: &mut dyn Listen, memory: &mut Memory, pace: &mut Pace, jitter: f64) {
         let began = self.clock.now();
         let snapshot = self.snapshots.borrow_and_update().clone();
         let leases = (self.leases)();
@@ -83,7 +84,7 @@ impl Reconciler {
         let mut report = pass(kernel, &input, memory, began);
         let ended = self.clock.now();
         report.took = ended.saturating_sub(began);
-        pace.ended(ended, report.took, end_of(&report), report.next_try, jitter());
+        pace.ended(ended, report.took, end_of(&report), report.next_try, jitter);
         (self.on_report)(&report);
         self.reports.send_replace(Some(Arc::new(report)));
     }

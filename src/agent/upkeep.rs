@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::clock::{Clock, jitter};
+use super::clock::Clock;
 use super::reconciler::Heartbeat;
 use crate::cluster::annotations::Keys;
 use crate::cluster::announce::send;
 use crate::cluster::client::Connection;
 use crate::cluster::problem::Class;
 use crate::cluster::trouble::{LastProblem, Streak};
+use crate::model::backoff::{Backoff, Dice, doubled};
 use crate::model::node::{OwnNode, Snapshot};
-use crate::plan::pace::doubled;
 use crate::reconcile::Report;
 
 /// How long the API server may take.
@@ -25,8 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// The longest wait that a server can ask for.
-const LONGEST_ASKED: Duration = Duration::from_secs(120);
 /// What was written takes a moment to come back through the watch; until then the API server's answer counts,
 /// so long at first. Longer each time that nothing came: a patch that says what the Node says already is no
 /// write, but it is a request.
@@ -100,7 +98,7 @@ pub struct Upkeep<W> {
 impl<W: Wish> Upkeep<W> {
     /// Runs until either source is gone.
     pub async fn run(mut self) {
-        let (mut waits, mut answer) = (Waits::default(), None);
+        let (mut waits, mut answer) = (Waits::new(), None);
         loop {
             self.counters.heartbeat.beat(self.clock.now());
             let Some((own, wanted)) = self.wanted(answer.as_ref()) else {
@@ -202,17 +200,22 @@ impl Answer {
 }
 
 /// How long to wait between patches.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Waits {
-    failures: u32,
+    backoff: Backoff,
     trouble: Streak,
     sent: Vec<(Instant, String)>,
 }
 
 impl Waits {
+    fn new() -> Self {
+        let backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT, Dice::new());
+        Self { backoff, trouble: Streak::default(), sent: Vec::new() }
+    }
+
     /// A patch was taken that wrote this.
     fn sent(&mut self, written: &str, now: Instant) -> Duration {
-        self.failures = 0;
+        self.backoff.reset();
         self.trouble.end();
         // One that differs in its spelling alone says the same.
         let written = written.replace(' ', "");
@@ -225,11 +228,7 @@ impl Waits {
     /// A patch was not taken; `asked` is how long the server wants to be left alone. Returns how long to wait, and
     /// how many failures of this kind there were in a row.
     fn failed(&mut self, class: Class, asked: Option<Duration>) -> (Duration, u64) {
-        let wait = doubled(FIRST_WAIT, self.failures, LONGEST_WAIT);
-        self.failures = self.failures.saturating_add(1);
-        // The agents of a cluster do not come back in step.
-        let wait = wait.mul_f64(1.0 - jitter() / 2.0).max(asked.unwrap_or_default().min(LONGEST_ASKED));
-        (wait, self.trouble.add(class))
+        (self.backoff.next(asked), self.trouble.add(class))
     }
 }
 
@@ -238,11 +237,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failing_api_server_is_asked_less_and_less_often_and_its_own_wish_is_met() {
-        let mut waits = Waits::default();
-        let all: Vec<Duration> = (0..9).map(|_| waits.failed(Class::Server, None).0).collect();
-        assert!(all[0] <= FIRST_WAIT && all[8] >= LONGEST_WAIT / 2 && all[8] <= LONGEST_WAIT, "{all:?}");
-        assert_eq!(waits.failed(Class::Server, Some(Duration::from_secs(77))), (Duration::from_secs(77), 10));
+    fn a_failing_api_server_is_asked_less_and_less_often_until_it_takes_something() {
+        let mut waits = Waits::new();
+        let all: Vec<(Duration, u64)> = (0..9).map(|_| waits.failed(Class::Server, None)).collect();
+        assert!(all[0].0 <= FIRST_WAIT && all[8].0 >= LONGEST_WAIT / 2 && all[8].0 <= LONGEST_WAIT, "{all:?}");
+        assert_eq!(all[8].1, 9);
         waits.sent("a=b", Instant::now());
         let (wait, times) = waits.failed(Class::Server, None);
         assert!(wait <= FIRST_WAIT && times == 1);
@@ -250,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_fight_over_our_annotations_slows_down_and_is_forgotten_when_they_have_stood() {
-        let (mut waits, start) = (Waits::default(), Instant::now());
+        let (mut waits, start) = (Waits::new(), Instant::now());
         let spellings = ["a=1 b=2", "a=1  b=2"].into_iter().cycle();
         let all: Vec<u64> = spellings.take(10).map(|text| waits.sent(text, start).as_secs()).collect();
         assert_eq!(all, [2, 2, 2, 2, 2, 4, 8, 16, 30, 30]);
@@ -259,7 +258,7 @@ mod tests {
 
     #[test]
     fn news_of_ourselves_is_no_fight() {
-        let (mut waits, start) = (Waits::default(), Instant::now());
+        let (mut waits, start) = (Waits::new(), Instant::now());
         assert!((0..50).all(|n| waits.sent(&format!("a={n}"), start) == FIRST_TRUCE));
     }
 }

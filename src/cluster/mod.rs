@@ -7,12 +7,11 @@
 //! ```
 //!
 //! A Node object dies in [`node`]: beyond it there are only the types of [`crate::model::node`].
-//! [`annotations`], [`node`], [`peers`], `backoff` and the deciding half of [`announce`] are pure.
+//! [`annotations`], [`node`], [`peers`] and the deciding half of [`announce`] are pure.
 
 pub mod annotations;
 pub mod announce;
 mod api;
-mod backoff;
 pub mod client;
 pub mod condition;
 pub mod counters;

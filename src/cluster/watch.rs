@@ -13,11 +13,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use crate::model::backoff::{Backoff, Dice};
 use crate::model::node::Snapshot;
 
 use super::annotations::Keys;
 use super::api::NodesApi;
-use super::backoff::{Backoff, Dice};
 use super::client::Connection;
 use super::counters::WatchCounters;
 use super::peers::{Peers, Viewpoint};
@@ -28,8 +28,6 @@ use super::trouble::Streak;
 /// The time since the agent started. The loop has no clock of its own.
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
-/// The longest wait that a server can ask for.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 /// A watch that came to nothing so often in a row is not tried again before a list.
 const STUCK: u64 = 3;
 
@@ -176,7 +174,7 @@ impl Watcher {
                 pause
             }
             End::Closed { heard } if lived < self.timing.brief => {
-                let wait = self.backoff.next();
+                let wait = self.backoff.next(None);
                 self.troubled(Class::Closed, &"the API server closed a watch as soon as it was open", wait);
                 self.resume.take_if(|_| !heard && self.trouble.now().is_some_and(stuck));
                 wait
@@ -189,8 +187,8 @@ impl Watcher {
             }
             End::NoStream(problem) => {
                 self.streams = Streams::Doubted;
-                let wait = if problem.passes() { self.backoff.next() } else { pause };
-                let wait = wait.max(asked(&problem));
+                let asked = problem.retry_after();
+                let wait = if problem.passes() || asked.is_some() { self.backoff.next(asked) } else { pause };
                 let class = problem.class();
                 self.counters.failed(class, (self.clock)());
                 info!(class = class.label(), "no streaming list ({problem}); the next list comes in pages");
@@ -202,7 +200,7 @@ impl Watcher {
                 if back && problem.class() == Class::Gone {
                     self.backoff.reset();
                 }
-                let wait = self.backoff.next().max(asked(&problem));
+                let wait = self.backoff.next(problem.retry_after());
                 self.troubled(problem.class(), &problem, wait);
                 self.resume.take_if(|_| problem.needs_list() || self.trouble.now().is_some_and(stuck));
                 wait
@@ -241,11 +239,6 @@ impl Watcher {
             self.publish.send_replace(Arc::new(self.peers.snapshot().clone()));
         }
     }
-}
-
-/// How long the server asked to be left alone.
-fn asked(problem: &Problem) -> Duration {
-    problem.retry_after().unwrap_or_default().min(MAX_RETRY_AFTER)
 }
 
 /// Whether a server that cannot go on with a watch may still be able to list.

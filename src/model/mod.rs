@@ -2,6 +2,7 @@
 //! operations that change one. Plain values; nothing here knows a socket, an API client or a clock.
 
 pub mod addr;
+pub mod backoff;
 pub mod device;
 pub mod filter;
 pub mod host;

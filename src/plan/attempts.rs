@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::pace::doubled;
 use crate::model::addr::{Family, IfName, Subnet};
+use crate::model::backoff::doubled;
 use crate::model::op::{LinkOp, Op};
 use crate::model::table::{Entry, FdbKey, RouteKey};
 

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::pace::doubled;
 use crate::model::addr::ByFamily;
+use crate::model::backoff::doubled;
 use crate::model::leftover::{Leftover, Seen};
 
 /// The first pause after a failure, and after the second removal of the same; it doubles.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::model::backoff::doubled;
+
 /// A pass never begins sooner than this after the end of the one before.
 const SHORTEST_GAP: Duration = Duration::from_millis(20);
 /// However long passes take, a change is looked at within this.
@@ -14,11 +16,6 @@ const BLIND: Duration = Duration::from_millis(200);
 const BLIND_AT_MOST: Duration = Duration::from_secs(10);
 /// How often to look while something is missing that sends no notification.
 const WAITING: Duration = Duration::from_secs(5);
-
-/// A wait that doubles with each time, up to the longest.
-pub fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
-    first.saturating_mul(1 << times.min(16)).min(longest)
-}
 
 /// How a pass ended, as far as the next one is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,13 +63,12 @@ impl Pace {
         // At most a third of the time is spent looking, however busy the host.
         self.not_before = now + (took * 2).clamp(SHORTEST_GAP, LONGEST_GAP);
         self.streak = if self.streak.0 == ended { (ended, self.streak.1.saturating_add(1)) } else { (ended, 0) };
-        let doubled = |first: Duration| first.saturating_mul(1 << self.streak.1.min(10)).min(BLIND_AT_MOST);
         let slow = self.resync.mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0));
         let delay = match ended {
             Ended::Done => slow,
-            Ended::Unfinished => doubled(UNFINISHED),
+            Ended::Unfinished => doubled(UNFINISHED, self.streak.1, BLIND_AT_MOST),
             Ended::Waiting => WAITING.min(slow),
-            Ended::Blind => doubled(BLIND),
+            Ended::Blind => doubled(BLIND, self.streak.1, BLIND_AT_MOST),
         };
         self.due = next_try.map_or(now + delay, |at| at.min(now + delay)).max(self.not_before);
     }
