@@ -151,12 +151,12 @@ impl Watcher {
     /// Takes events for as long as they come. Without any for `patience` the connection is dead.
     async fn follow(&mut self, mut lines: Lines, mut patience: Duration) -> End {
         let (relist, clock, listed) = (self.relist.clone(), self.clock.clone(), self.listed.unwrap_or_default());
-        let apart = self.timing.between_lists;
+        let (apart, chance) = (self.timing.between_lists, self.dice.up_to(self.timing.spread));
         let mut asked = std::pin::pin!(async move {
             relist.notified().await;
             // Asked until it is met: this watch may end before.
             relist.notify_one();
-            tokio::time::sleep(apart.saturating_sub(clock().saturating_sub(listed))).await;
+            tokio::time::sleep(apart.saturating_sub(clock().saturating_sub(listed)) + chance).await;
         });
         let mut heard = false;
         loop {
@@ -233,7 +233,7 @@ impl Watcher {
 
     /// A quarter of the time is left to chance, so that the agents of a cluster do not come in step.
     fn watch_time(&mut self) -> Duration {
-        self.timing.watch + self.timing.watch.mul_f64(self.dice.roll() / 4.0)
+        self.timing.watch + self.dice.up_to(self.timing.watch / 4)
     }
 }
 

@@ -31,6 +31,10 @@ pub struct Timing {
     pub bookmark_silence: Duration,
     /// At least this between two lists that were asked for.
     pub between_lists: Duration,
+    /// A list that every agent of the cluster has reason for at the same moment begins within this, at random: one
+    /// that was asked for (many Nodes are gone), or one without which a watch cannot go on (a lost history). 5,000
+    /// Nodes are about 100 MB for each agent.
+    pub spread: Duration,
     /// Nodes on one page of a list.
     pub page: u32,
 }
@@ -50,6 +54,7 @@ impl Default for Timing {
             watch_grace: Duration::from_secs(10),
             bookmark_silence: Duration::from_secs(150),
             between_lists: Duration::from_secs(5),
+            spread: Duration::from_secs(10),
             page: 50,
         }
     }

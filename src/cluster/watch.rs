@@ -200,7 +200,10 @@ impl Watcher {
                 if back && problem.class() == Class::Gone {
                     self.backoff.reset();
                 }
-                let wait = self.backoff.next(problem.retry_after());
+                let mut wait = self.backoff.next(problem.retry_after());
+                if problem.needs_list() {
+                    wait += self.dice.up_to(self.timing.spread);
+                }
                 self.troubled(problem.class(), &problem, wait);
                 self.resume.take_if(|_| problem.needs_list() || self.trouble.now().is_some_and(stuck));
                 wait
@@ -213,7 +216,7 @@ impl Watcher {
         self.counters.failed(class, (self.clock)());
         let times = self.trouble.add(class);
         if class == Class::Gone {
-            info!("{problem}; the nodes are listed anew, what is known stays in force");
+            info!("{problem}; the nodes are listed anew in {:.1} s, what is known stays in force", wait.as_secs_f32());
             return;
         }
         self.counters.keep(class, problem.to_string(), (self.clock)());

@@ -56,6 +56,7 @@ pub(crate) fn timing() -> Timing {
         watch_grace: ms(300),
         bookmark_silence: ms(1000),
         between_lists: ms(100),
+        spread: ms(20),
         page: 3,
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use weft::cluster::annotations::{DEFAULT_PREFIX, Keys};
 use weft::cluster::announce::{Vtep, decide, send};
 use weft::cluster::problem::{Class, Problem};
+use weft::cluster::timing::Timing;
 use weft::lab::apiserver::{Action, ApiServer, Verb};
 use weft::model::addr::{ByFamily, Vni};
 use weft::model::node::{Snapshot, Standing};
@@ -252,6 +253,40 @@ async fn lists_that_are_asked_for_without_end_keep_their_distance() {
     let most = usize::try_from(begin.elapsed().as_millis() / least).unwrap() + 2;
     let lists = rig.server.count(Verb::StreamingList);
     assert!((2..=most).contains(&lists), "{lists} lists, at most {most}");
+}
+
+/// How long after each of some moments a list begins, if it may take up to two seconds.
+async fn delays(moment: impl Fn(&Rig)) -> Vec<Duration> {
+    const SPREAD: Duration = Duration::from_secs(2);
+    let server = server(2);
+    let url = server.url();
+    let rig = Rig::timed(server, &url, Timing { spread: SPREAD, ..timing() }).await;
+    rig.until("the first list", |snapshot| snapshot.complete).await;
+    let mut delays = Vec::new();
+    for _ in 0..5 {
+        let lists = rig.server.count(Verb::StreamingList);
+        let begin = std::time::Instant::now();
+        moment(&rig);
+        rig.until_true("a list", || rig.server.count(Verb::StreamingList) > lists).await;
+        delays.push(begin.elapsed());
+        rig.until_true("a watch", || rig.handle.counters().lists() > lists as u64).await;
+    }
+    delays
+}
+
+#[tokio::test]
+async fn a_list_that_every_agent_needs_at_once_begins_when_chance_will() {
+    // The whole cluster asks for one when many Nodes are gone, and needs one when history is lost.
+    let asked = delays(|rig| rig.handle.request_list()).await;
+    let lost = delays(|rig| {
+        rig.server.compact();
+        rig.server.close_watches();
+    })
+    .await;
+    for delays in [asked, lost] {
+        // That five rolls of the dice are all below a tenth happens once in 100,000 runs.
+        assert!(delays.iter().any(|delay| *delay > Duration::from_millis(200)), "{delays:?}");
+    }
 }
 
 #[tokio::test]
