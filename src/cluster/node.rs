@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::model::addr::{ByFamily, Family, NotASubnet, Subnet, Vni};
 use crate::model::node::{Absence, NodeName, NodeRecord, OwnNode, Peer, Standing, Unusable};
 
@@ -195,34 +197,7 @@ fn own_annotations(node: &SlimNode<'_>) -> BTreeMap<Box<str>, Box<str>> {
 
 // === Time ===
 
-/// Seconds since 1970 of an RFC 3339 text in UTC, as the API server writes `creationTimestamp`.
+/// Seconds since 1970 of a moment as the API server writes `creationTimestamp` (RFC 3339).
 fn seconds(text: &str) -> Option<i64> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let time = time.split_once('.').map_or(time, |(whole, _)| whole);
-    let [year, month, day] = numbers(date, '-')?;
-    let [hour, minute, second] = numbers(time, ':')?;
-    let fits = (1..=9999).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second <= 60;
-    fits.then(|| days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
-}
-
-fn numbers(text: &str, between: char) -> Option<[i64; 3]> {
-    let mut parts = text.split(between).map(|part| {
-        let digits = (2..=4).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| part.parse().ok()).flatten()
-    });
-    let numbers = [parts.next()??, parts.next()??, parts.next()??];
-    parts.next().is_none().then_some(numbers)
-}
-
-/// Days from 1970-01-01 in the Gregorian calendar. Years are counted from March, so that the leap day
-/// is the last of its year and the months before it have a fixed rhythm of 153 days in five.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let leap_days = year / 4 - year / 100 + year / 400;
-    365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
+    text.parse::<Timestamp>().ok().map(Timestamp::as_second)
 }

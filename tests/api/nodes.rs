@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
+use serde_json::json;
 use weft::cluster::annotations::{DEFAULT_PREFIX, Keys};
 use weft::cluster::node;
 use weft::cluster::wire::SlimNode;
@@ -156,6 +157,20 @@ fn a_node_is_known_by_name_uid_and_the_second_it_was_made_in() {
     let node = record("flanneld_v4", DEFAULT_PREFIX);
     assert_eq!((&*node.name, &*node.uid), ("worker-1", "6f1c2b0e-9a5d-4c57-8f3e-000000000001"));
     assert_eq!(node.created, 1_773_480_413, "date -u -d 2026-03-14T09:26:53Z +%s");
+}
+
+#[test]
+fn a_moment_that_the_calendar_does_not_have_makes_nobody_the_older() {
+    let created = |text: &str| {
+        let (keys, json) = (Keys::new(DEFAULT_PREFIX).unwrap(), json!({ "metadata": { "creationTimestamp": text } }));
+        node::record("x".into(), &SlimNode::read(&keys, json.to_string().as_bytes()).unwrap(), Vni::new(1).unwrap())
+            .created
+    };
+    assert_eq!(created("2024-02-29T23:59:59Z"), 1_709_251_199);
+    assert_eq!(created("2024-03-01T01:59:59+02:00"), 1_709_251_199, "RFC 3339 has offsets");
+    for text in ["2026-02-29T00:00:00Z", "2026-04-31T00:00:00Z", "2026-13-01T00:00:00Z", "yesterday", ""] {
+        assert_eq!(created(text), i64::MAX, "{text}");
+    }
 }
 
 #[test]
