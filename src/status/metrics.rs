@@ -67,7 +67,9 @@ fn process(view: &View, out: &mut Writer<'_>) -> fmt::Result {
     let resident = view.process.resident_bytes.map(to_float);
     out.measure("process_resident_memory", "Memory that is resident", &Unit::Bytes, resident)?;
     let ages = view.beats.iter().map(|beat| (vec![("loop", beat.name.to_owned())], beat.age.as_secs_f64()));
-    out.measures("weft_heartbeat_age", "Time since a loop last went round", &Unit::Seconds, ages)
+    out.measures("weft_heartbeat_age", "Time since a loop last went round", &Unit::Seconds, ages)?;
+    let ready = u64::from(super::health::ready(view).is_ok());
+    out.gauges("weft_ready", "1 if this node takes part, as /readyz says", [(Labels::new(), ready)])
 }
 
 fn families(view: &View) -> impl Iterator<Item = Family> + '_ {

@@ -251,10 +251,13 @@ fn quoted(text: &str) -> BTreeSet<String> {
 
 // === Monitoring ===
 
-/// Names of metrics as PromQL has them: what begins like one of ours.
+/// Names of metrics as PromQL has them: what begins like one of ours, and Prometheus's own of each target.
 fn metrics(expression: &str) -> BTreeSet<String> {
     let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter(|word| word.starts_with("weft_") || word.starts_with("process_")).map(str::to_owned).collect()
+    words
+        .filter(|word| *word == "up" || word.starts_with("weft_") || word.starts_with("process_"))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn rules() -> Vec<Value> {
@@ -269,8 +272,8 @@ fn dashboard() -> Value {
 #[test]
 fn alerts_and_dashboard_ask_for_metrics_that_exist() {
     let page = include_str!("expected/metrics.txt");
-    let exist: BTreeSet<String> =
-        page.lines().flat_map(|line| metrics(line.split(['{', ' ']).next().unwrap_or_default())).collect();
+    let exist = page.lines().flat_map(|line| metrics(line.split(['{', ' ']).next().unwrap_or_default()));
+    let exist: BTreeSet<String> = exist.chain(["up".to_owned()]).collect();
     let panels = dashboard()["panels"].as_array().expect("panels").clone();
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
     let expressions: Vec<String> =
@@ -280,6 +283,18 @@ fn alerts_and_dashboard_ask_for_metrics_that_exist() {
         assert!(!asked.is_empty(), "{expression} asks for nothing of ours");
         assert!(asked.is_subset(&exist), "{expression} asks for {:?}", asked.difference(&exist).collect::<Vec<_>>());
     }
+}
+
+/// Prometheus calls the job what this label of the pods says, whatever the namespace.
+#[test]
+fn the_alerts_ask_for_the_job_that_the_monitor_makes() {
+    let Some(base) = overlay("base") else { return };
+    let label = documents(&read("monitoring/pod-monitor.yaml"))[0]["spec"]["jobLabel"].clone();
+    let job = &only(&base, "DaemonSet")["spec"]["template"]["metadata"]["labels"][label.as_str().expect("a label")];
+    let expressions: Vec<String> = rules().iter().map(|rule| rule["expr"].as_str().expect("text").to_owned()).collect();
+    let named: Vec<&str> =
+        expressions.iter().filter_map(|text| text.split("job=\"").nth(1)?.split('"').next()).collect();
+    assert!(!named.is_empty() && named.iter().all(|name| job == name), "{named:?}, and the pods say {job}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use weft::status::View;
 use weft::status::metrics::render;
 
 use crate::world::{World, assert_expected};
@@ -15,6 +16,21 @@ fn the_page_is_as_expected() {
     world.refuse(1, 1);
     world.pass();
     assert_expected("metrics.txt", &render(&world.view()));
+}
+
+#[test]
+fn a_node_that_never_took_part_is_seen_by_its_metrics() {
+    let mut world = World::with_peers(1);
+    let ready = |view: &View| {
+        let page = render(view);
+        page.lines().find_map(|line| line.strip_prefix("weft_ready ")).expect("weft_ready").to_owned()
+    };
+    assert_eq!(ready(&world.view()), "0");
+    world.pass();
+    let mut view = world.view();
+    assert_eq!(ready(&view), "1");
+    view.unready.push("our annotations are not on our Node yet".to_owned());
+    assert_eq!(ready(&view), "0");
 }
 
 /// Its name, and its type.
