@@ -16,7 +16,9 @@ use self::problems::Last;
 use super::words::verdict_label;
 use super::{View, health};
 use crate::model::addr::Subnet;
+use crate::model::filter::{FilterRules, Masquerade};
 use crate::model::node::OwnNode;
+use crate::model::settings::{Overlay, Settings, UnderlayRules};
 use crate::reconcile::report::{Report, Verdict};
 
 /// The whole text.
@@ -48,9 +50,10 @@ struct State<'a> {
 impl<'a> State<'a> {
     fn of(view: &'a View) -> Self {
         let not_ready_because = health::ready(view).err().unwrap_or_default();
+        let vteps = view.identity.settings.filter.vteps;
         let families = view.report.iter().flat_map(|report| {
             let enabled = report.families.iter().filter_map(|(family, of)| Some((family, of.as_ref()?)));
-            enabled.map(|(family, of)| (family.label(), OneFamily::of(report, family, of)))
+            enabled.map(|(family, of)| (family.label(), OneFamily::of(report, family, of, vteps)))
         });
         Self {
             version: view.identity.version,
@@ -85,33 +88,54 @@ struct Config<'a> {
     outer_mtu: Option<u32>,
     gbp: bool,
     learning: bool,
+    direct_routing: bool,
     iface: &'a [String],
     iface_regex: Vec<&'a str>,
     iface_can_reach: Option<IpAddr>,
     public_ip: BTreeMap<&'static str, IpAddr>,
+    udp_checksum: bool,
+    ip_masq: Option<IpMasq<'a>>,
+    vtep_filter: &'static str,
     annotation_prefix: &'a str,
     subnet_file: String,
     resync_seconds: f64,
     notices: &'a [String],
 }
 
+/// Masquerading; null while it is off.
+#[derive(Serialize)]
+struct IpMasq<'a> {
+    exclude: &'a [Subnet],
+    fully_random: bool,
+}
+
 impl<'a> Config<'a> {
     fn of(view: &'a View) -> Self {
         let identity = &view.identity;
-        let (overlay, underlay) = (&identity.settings.overlay, &identity.settings.underlay);
-        let networks = overlay.networks.iter().filter_map(|(family, network)| Some((family.label(), (*network)?)));
-        let public_ip = underlay.public_ip.iter().filter_map(|(family, ip)| Some((family.label(), (*ip)?)));
+        // Each field by its name: a setting that is added has to be shown.
+        let Settings { overlay, underlay, filter: FilterRules { masquerade, vteps } } = &identity.settings;
+        let Overlay { networks, vni, port, mtu, gbp, learning, direct_routing } = overlay;
+        let UnderlayRules { iface, iface_regex, can_reach, public_ip, udp_checksum } = underlay;
+        let networks = networks.iter().filter_map(|(family, network)| Some((family.label(), (*network)?)));
+        let public_ip = public_ip.iter().filter_map(|(family, ip)| Some((family.label(), (*ip)?)));
+        let ip_masq = masquerade
+            .as_ref()
+            .map(|Masquerade { exclude, fully_random }| IpMasq { exclude, fully_random: *fully_random });
         Self {
             networks: networks.collect(),
-            vni: overlay.vni.get(),
-            port: overlay.port,
-            outer_mtu: overlay.mtu,
-            gbp: overlay.gbp,
-            learning: overlay.learning,
-            iface: &underlay.iface,
-            iface_regex: underlay.iface_regex.iter().map(regex_lite::Regex::as_str).collect(),
-            iface_can_reach: underlay.can_reach,
+            vni: vni.get(),
+            port: *port,
+            outer_mtu: *mtu,
+            gbp: *gbp,
+            learning: *learning,
+            direct_routing: *direct_routing,
+            iface,
+            iface_regex: iface_regex.iter().map(regex_lite::Regex::as_str).collect(),
+            iface_can_reach: *can_reach,
             public_ip: public_ip.collect(),
+            udp_checksum: *udp_checksum,
+            ip_masq,
+            vtep_filter: vteps.label(),
             annotation_prefix: &identity.annotation_prefix,
             subnet_file: identity.subnet_file.display().to_string(),
             resync_seconds: seconds(identity.resync),

@@ -1,5 +1,8 @@
 //! `/state`.
 
+use std::sync::Arc;
+
+use weft::model::filter::{FilterRules, Masquerade, VtepFilter};
 use weft::status::state::render;
 
 use crate::world::{World, assert_expected};
@@ -12,6 +15,27 @@ fn the_whole_state_of_a_node_with_troubled_peers() {
     world.refuse(1, 1);
     world.pass();
     assert_expected("state.json", &render(&world.view()));
+}
+
+#[test]
+fn every_setting_is_shown_as_it_is() {
+    let mut world = World::with_peers(1);
+    world.pass();
+    let mut view = world.view();
+    let identity = Arc::make_mut(&mut view.identity);
+    let settings = &mut identity.settings;
+    settings.overlay.direct_routing = true;
+    settings.underlay.udp_checksum = true;
+    let exclude = vec!["192.0.2.0/24".parse().expect("a network")];
+    settings.filter =
+        FilterRules { masquerade: Some(Masquerade { exclude, fully_random: true }), vteps: VtepFilter::Enforce };
+    let state: serde_json::Value = serde_json::from_str(&render(&view)).expect("JSON");
+    let config = &state["config"];
+    assert_eq!([&config["direct_routing"], &config["udp_checksum"]], [true, true]);
+    assert_eq!(config["ip_masq"], serde_json::json!({ "exclude": ["192.0.2.0/24"], "fully_random": true }));
+    assert_eq!(config["vtep_filter"], "enforce");
+    let filter = &state["families"]["ipv4"]["packet_filter"];
+    assert_eq!(filter["packets_of_strangers_are"], "counted and dropped", "{filter}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::model::addr::{Family, Mac, Subnet};
 use crate::model::device::DeviceSpec;
+use crate::model::filter::VtepFilter;
 use crate::model::node::{NodeName, Peer};
 use crate::model::table::Kind;
 use crate::reconcile::peers::peer_states;
@@ -49,7 +50,7 @@ struct Foreign<'a> {
 }
 
 impl<'a> OneFamily<'a> {
-    pub(super) fn of(report: &'a Report, family: Family, of: &'a FamilyReport) -> Self {
+    pub(super) fn of(report: &'a Report, family: Family, of: &'a FamilyReport, vteps: VtepFilter) -> Self {
         let rows = |kind: Kind| (kind.label(), Rows { wanted: of.wanted.get(kind), present: of.present.get(kind) });
         let pending = of.pending.iter().map(|pending| Pending {
             change: pending.op.to_string(),
@@ -67,7 +68,7 @@ impl<'a> OneFamily<'a> {
             withheld: of.withheld.as_deref(),
             pending: pending.collect(),
             foreign_routes: of.shadows.iter().map(|s| Foreign { peer: &s.peer, problem: &s.problem }).collect(),
-            packet_filter: Filter::of(report.filter.get(family)),
+            packet_filter: Filter::of(report.filter.get(family), vteps),
             peers: peers(report, family),
         }
     }
@@ -79,17 +80,23 @@ struct Filter<'a> {
     masquerades: bool,
     rules: usize,
     known_vteps: usize,
+    packets_of_strangers_are: &'static str,
     strangers: &'a [IpAddr],
     problem: Option<&'a str>,
 }
 
 impl<'a> Filter<'a> {
-    fn of(report: &'a FilterReport) -> Self {
+    fn of(report: &'a FilterReport, vteps: VtepFilter) -> Self {
         Self {
             in_place: report.in_place,
             masquerades: report.masquerades,
             rules: report.rules,
             known_vteps: report.vteps,
+            packets_of_strangers_are: match vteps {
+                VtepFilter::Off => "delivered",
+                VtepFilter::Audit => "counted and delivered",
+                VtepFilter::Enforce => "counted and dropped",
+            },
             strangers: &report.strangers,
             problem: report.problem.as_deref(),
         }
