@@ -83,7 +83,7 @@ fn what_is_ignored_is_said() {
         conf.notices,
         [
             "SubnetLen has no effect: a node's pod CIDR comes from its Node object",
-            "EnableNFTables has no effect: this version of weft makes no packet filter rules",
+            "EnableNFTables has no effect: weft's packet rules are always of nftables, and --ip-masq turns them on",
             "Colour is not a setting that weft knows; it is ignored",
             "Backend.MacPrefix is for Windows nodes; it is ignored here",
             "Backend.PSK is not a setting of the vxlan backend; it is ignored",
