@@ -147,7 +147,10 @@ fn ignore_known(top: &mut Fields, notices: &mut Vec<String>) -> Result<(), NetCo
         }
     }
     if boolean(top, "EnableNFTables", notices)? == Some(true) {
-        notices.push("EnableNFTables has no effect: weft's packet rules are always of nftables, and --ip-masq turns them on".to_owned());
+        notices.push(
+            "EnableNFTables has no effect: weft's packet rules are always of nftables, and --ip-masq turns them on"
+                .to_owned(),
+        );
     }
     Ok(())
 }

@@ -316,19 +316,33 @@ fn the_alerts_are_those_of_the_documentation() {
     assert_eq!(shipped.collect::<BTreeSet<String>>(), documented);
 }
 
-/// The component takes the place of the loopback address, in the flag and in the probes.
-#[test]
-fn with_monitoring_the_agent_listens_where_prometheus_can_ask() {
+/// What `overlay` gives with the component `monitoring` on top, as docs/installing.md has it.
+fn monitored(overlay: &str) -> Option<Vec<Value>> {
     let scratch = tempfile::tempdir().expect("a folder");
     // kustomize takes folders by relative paths only.
     let up = "../".repeat(scratch.path().components().count());
     let manifests = format!("{up}{}", manifests().display().to_string().trim_start_matches('/'));
-    let overlay = format!("resources: [{manifests}/base]\ncomponents: [{manifests}/monitoring]\n");
-    std::fs::write(scratch.path().join("kustomization.yaml"), overlay).expect("written");
-    let Some(objects) = rendered(scratch.path()) else { return };
-    let agent = agent(&objects);
-    assert_eq!(agent["args"][1], "--healthz-ip=$(HOST_IP)");
-    assert_eq!(agent["env"][1], json!({"name": "HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}));
-    assert!(!agent.to_string().contains("127.0.0.1"), "{agent}");
-    assert_eq!(agent["ports"][0]["name"], only(&objects, "PodMonitor")["spec"]["podMetricsEndpoints"][0]["port"]);
+    let file = format!("resources: [{manifests}/{overlay}]\ncomponents: [{manifests}/monitoring]\n");
+    std::fs::write(scratch.path().join("kustomization.yaml"), file).expect("written");
+    rendered(scratch.path())
+}
+
+/// The component takes the place of the loopback address, in the flag and in the probes; what Prometheus reads is
+/// where the agents are.
+#[test]
+fn with_monitoring_the_agent_listens_where_prometheus_can_ask() {
+    for name in ["base", "overlays/dual-stack", "overlays/k3s", "overlays/from-flannel"] {
+        let Some(objects) = monitored(name) else { return };
+        let agent = agent(&objects);
+        assert_eq!(agent["args"][1], "--healthz-ip=$(HOST_IP)", "{name}");
+        let host_ip = json!({"name": "HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}});
+        assert_eq!(agent["env"][1], host_ip, "{name}");
+        assert!(!agent.to_string().contains("127.0.0.1"), "{name}: {agent}");
+        let monitor = only(&objects, "PodMonitor");
+        assert_eq!(agent["ports"][0]["name"], monitor["spec"]["podMetricsEndpoints"][0]["port"], "{name}");
+        let home = &only(&objects, "DaemonSet")["metadata"]["namespace"];
+        for kind in ["PodMonitor", "PrometheusRule"] {
+            assert_eq!(only(&objects, kind)["metadata"]["namespace"], *home, "{name}: {kind}");
+        }
+    }
 }
