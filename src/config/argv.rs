@@ -98,6 +98,8 @@ fn environment(
             out.notices.push(ignored.notice(&variable_name("FLANNELD_", ignored.name), Some(value))?);
         }
     }
+    let set = VARIABLES.iter().filter(|(name, _)| run && env.get(*name).is_some_and(|value| !value.is_empty()));
+    out.notices.extend(set.map(|(name, why)| format!("{name} has no effect: {why}")));
     Ok(())
 }
 
@@ -151,7 +153,13 @@ const FORWARD: &str =
 const ETCD: &str = "weft reads nodes from the Kubernetes API, not from etcd";
 const KLOG: &str = "use --log-level and --log-format";
 
-/// flanneld's other flags, of its releases up to v0.28.
+/// Variables of flannel's manifest that are no flag's, and why they have no effect.
+const VARIABLES: [(&str, &str); 2] = [
+    ("EVENT_QUEUE_DEPTH", "weft queues no events: it always compares with the latest state"),
+    ("CONT_WHEN_CACHE_NOT_READY", "weft waits for the API server for as long as it takes, and goes on meanwhile"),
+];
+
+/// flanneld's other flags, of its releases up to v0.28. docs/flannel-compatibility.md lists them.
 const IGNORED: &[Ignored] = &[
     switch("kube-subnet-mgr", ALWAYS),
     switch("ip-masq-random-fully", "weft masquerades with random ports unless --ip-masq-fully-random-disable is given"),
@@ -262,6 +270,44 @@ mod tests {
             normal(&["run"], &[("FLANNELD_KUBE_SUBNET_MGR", "maybe")]),
             Err("FLANNELD_KUBE_SUBNET_MGR is \"maybe\"; allowed is true or false".to_owned())
         );
+    }
+
+    #[test]
+    fn the_variables_of_flannels_manifest_are_said_too() {
+        let env = [
+            ("POD_NAME", "kube-flannel-ds-x"),
+            ("POD_NAMESPACE", "kube-flannel"),
+            ("EVENT_QUEUE_DEPTH", "5000"),
+            ("CONT_WHEN_CACHE_NOT_READY", "false"),
+        ];
+        let names = |normal: Normal| -> Vec<String> {
+            normal
+                .notices
+                .iter()
+                .filter_map(|notice| Some(notice.split_once(" has no effect: ")?.0.to_owned()))
+                .collect()
+        };
+        let given = normal(&["run"], &env).expect("arguments");
+        assert_eq!(names(given), ["EVENT_QUEUE_DEPTH", "CONT_WHEN_CACHE_NOT_READY"]);
+        assert!(names(normal(&["cleanup"], &env).expect("arguments")).is_empty());
+    }
+
+    #[test]
+    fn what_has_no_effect_is_in_one_table_of_the_documentation() {
+        let text = include_str!("../../docs/flannel-compatibility.md");
+        let (_, table) = text.split_once("## Flags and variables\n").expect("the section");
+        let (table, _) = table.split_once("\n## ").expect("its end");
+        let cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" | "));
+        let mut documented: Vec<String> = Vec::new();
+        for (names, _) in cells {
+            documented.extend(format!("`{names}").split('`').skip(1).step_by(2).map(str::to_owned));
+        }
+        let dashes = |name: &str| if name.len() == 1 { format!("-{name}") } else { format!("--{name}") };
+        let mut known: Vec<String> = IGNORED.iter().map(|ignored| dashes(ignored.name)).collect();
+        known.extend(VARIABLES.map(|(name, _)| name.to_owned()));
+        documented.sort();
+        known.sort();
+        assert_eq!(documented, known);
     }
 
     #[test]

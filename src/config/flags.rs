@@ -82,7 +82,8 @@ pub struct NodeArgs {
     pub public_ipv6: Option<IpAddr>,
 
     /// Give an IPv4 device that is made an outer UDP checksum, as flannel does
-    #[arg(long, value_name = "true|false", action = clap::ArgAction::Set, default_value_t = false)]
+    #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
+          require_equals = true, value_parser = values::boolean)]
     pub udp_checksum: bool,
 
     /// Masquerade what pods send outside the pod network, and what comes into it from outside for other nodes' pods

@@ -127,6 +127,30 @@ fn every_flag_of_the_agent_is_documented_with_its_default() {
     assert_eq!(documented, flags, "docs/operating.md has a flag that does not exist");
 }
 
+/// As Go's `flag` package reads flanneld's: alone, or with `=` and any of its words.
+#[test]
+fn every_boolean_of_the_agent_is_read_as_go_reads_it() {
+    let booleans = |command: &clap::Command| -> Vec<String> {
+        let is_boolean =
+            |arg: &&clap::Arg| arg.get_default_values().iter().any(|default| default == "true" || default == "false");
+        command.get_arguments().filter(is_boolean).filter_map(|arg| arg.get_long()).map(str::to_owned).collect()
+    };
+    let cli = Argv::command();
+    let names = booleans(cli.find_subcommand("run").expect("a subcommand"));
+    assert!(names.len() >= 4, "{names:?}");
+    for name in names {
+        let id = name.replace('-', "_");
+        for (given, means) in
+            [("", true), ("=true", true), ("=T", true), ("=1", true), ("=0", false), ("=False", false)]
+        {
+            let words = ["weft", "run", &format!("--{name}{given}")].map(str::to_owned);
+            let parsed = Argv::command().try_get_matches_from(words).unwrap_or_else(|error| panic!("{error}"));
+            let run = parsed.subcommand_matches("run").expect("a subcommand");
+            assert_eq!(run.get_one::<bool>(&id), Some(&means), "--{name}{given}");
+        }
+    }
+}
+
 #[test]
 fn the_version_and_the_help_go_to_standard_output() {
     for args in [["version"], ["--version"], ["-V"], ["-version"]] {
