@@ -1,10 +1,12 @@
 //! Our own node: what its device should be and what it announces, in one family.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::claims::Ground;
 use super::direct::OnLink;
-use super::underlay::{self, Underlay};
+use super::tenure::Tenure;
+use super::underlay::Underlay;
 use crate::model::addr::{ByFamily, Family, IfName, Mac, Subnet};
 use crate::model::device::DeviceSpec;
 use crate::model::host::{Host, LinkKind};
@@ -25,10 +27,21 @@ pub struct Local {
     pub public_ip: IpAddr,
     /// What peers may not claim.
     pub ground: Ground,
+    /// The interface that the routes lead to now, if the device stays over another for the time being.
+    pub rival: Option<IfName>,
 }
 
-/// Works out one family from the configuration, our Node and the host. `pinned` is the MAC that was
-/// chosen before in this process: once announced it does not change.
+/// What of earlier passes is still in force.
+#[derive(Debug)]
+pub struct Before<'a> {
+    /// The MAC that was chosen before in this process: once announced it does not change.
+    pub mac: Option<Mac>,
+    /// The underlay.
+    pub tenure: &'a mut Tenure,
+}
+
+/// Works out one family from the configuration, our Node and the host. `now` is the time since the agent
+/// started.
 ///
 /// # Errors
 /// What is missing, as a sentence for the operator: weft waits for it.
@@ -37,16 +50,17 @@ pub fn local(
     own: &OwnNode,
     host: &Host,
     family: Family,
-    pinned: Option<Mac>,
+    before: &mut Before<'_>,
+    now: Duration,
 ) -> Result<Local, String> {
     let overlay = &settings.overlay;
     let network = (*overlay.networks.get(family)).ok_or_else(|| format!("{family} is not enabled"))?;
     let subnet = own_subnet(own, family, network)?;
     let configured = own.node_public_ip.get(family).or(*settings.underlay.public_ip.get(family));
     let ours: Vec<IfName> = overlay.families().map(|family| overlay.device(family)).collect();
-    let underlay = underlay::choose(&settings.underlay, host, family, configured, &ours)?;
     let name = overlay.device(family);
-    let mac = pinned.or(*own.annotated_mac.get(family)).or_else(|| device_mac(host, &name));
+    let underlay = before.tenure.choose(&settings.underlay, (host, family), (&name, &ours), configured, now)?;
+    let mac = before.mac.or(*own.annotated_mac.get(family)).or_else(|| device_mac(host, &name));
     let public_ip = own.overwrite.get(family).or(configured).unwrap_or(underlay.local);
     // The kernel refuses more than the underlay can carry, so a larger configured MTU is cut.
     let outer = overlay.mtu.map_or(underlay.mtu, |mtu| mtu.min(underlay.mtu));
@@ -72,7 +86,8 @@ pub fn local(
         on_link: overlay.direct_routing.then(|| OnLink::new(host, family, &ours)),
         ..ground(host, &device, subnet, public_ip, &ours)?
     };
-    Ok(Local { device, subnet, public_ip, ground })
+    let rival = underlay.rival.map(|(_, name)| name);
+    Ok(Local { device, subnet, public_ip, ground, rival })
 }
 
 /// What VXLAN leaves of the outer MTU. Linux turns IPv6 off on a device with less than it needs, and then refuses

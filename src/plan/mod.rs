@@ -18,5 +18,6 @@ pub mod next;
 pub mod ownership;
 pub mod pace;
 pub mod shadow;
+pub mod tenure;
 pub mod underlay;
 pub mod verdict;

@@ -12,6 +12,7 @@ use crate::plan::cause::Cause;
 use crate::plan::claims::Ground;
 use crate::plan::desired::{Desired, desired};
 use crate::plan::filter::Difference;
+use crate::plan::tenure::Tenure;
 
 /// Remembered between passes.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ pub struct Memory {
     pub(super) own: Option<Arc<OwnNode>>,
     /// The MAC that each device got; once chosen it does not change.
     pub(super) macs: ByFamily<Option<Mac>>,
+    /// The underlay of each family, which stays.
+    pub(super) tenures: ByFamily<Tenure>,
     /// What failed and what is being fought over.
     pub(super) attempts: Attempts,
     /// What was wanted, and allowed, at the end of the last pass.

@@ -18,8 +18,9 @@ use crate::plan::bridge::Leases;
 use crate::plan::cause::{Cause, of_link};
 use crate::plan::desired::Desired;
 use crate::plan::device::{DeviceState, compare};
-use crate::plan::local::{Local, grounds, local};
+use crate::plan::local::{Before, Local, grounds, local};
 use crate::plan::shadow::shadows;
+use crate::plan::tenure::STANDS;
 
 /// Looks per pass at most: making a device from nothing and filling it takes four.
 const ROUNDS: u32 = 8;
@@ -61,7 +62,8 @@ pub fn pass(kernel: &mut dyn Kernel, input: &Input<'_>, memory: &mut Memory, now
         None => report.verdict = Verdict::Waiting(waiting_for(input.snapshot)),
     }
     memory.attempts.forgive(now);
-    report.next_try = memory.attempts.next_try(now);
+    let stood = memory.tenures.iter().filter_map(|(_, tenure)| tenure.due(now));
+    report.next_try = memory.attempts.next_try(now).into_iter().chain(stood).min();
     report
 }
 
@@ -116,8 +118,9 @@ impl Pass<'_> {
         let settings = self.input.settings;
         ByFamily::from_fn(|family| {
             (*settings.overlay.networks.get(family))?;
-            let pinned = *self.memory.macs.get(family);
-            let found = local(settings, own, host, family, pinned);
+            let mac = *self.memory.macs.get(family);
+            let mut before = Before { mac, tenure: self.memory.tenures.get_mut(family) };
+            let found = local(settings, own, host, family, &mut before, self.now);
             if let Ok(found) = &found {
                 *self.memory.macs.get_mut(family) = Some(found.device.mac);
             }
@@ -137,6 +140,7 @@ impl Pass<'_> {
                 report.device = Some(local.device.clone());
                 report.subnet = Some(local.subnet);
                 report.public_ip = Some(local.public_ip);
+                report.moving = moving(local);
                 report.udp_checksum = host.link(&local.device.name).and_then(|link| match &link.kind {
                     LinkKind::Vxlan(vxlan) => Some(vxlan.udp_checksum),
                     LinkKind::Other(_) => None,
@@ -231,4 +235,15 @@ impl Pass<'_> {
             self.memory.keep(family, report.device.clone(), desired, report.withheld.is_some());
         }
     }
+}
+
+/// What is said while the device does not follow the routes yet.
+fn moving(local: &Local) -> Option<String> {
+    let (rival, device) = (local.rival.as_ref()?, &local.device);
+    Some(format!(
+        "routes lead by {rival} now; {} stays over {} until they have done so for {} s without a break",
+        device.name,
+        device.underlay_name,
+        STANDS.as_secs()
+    ))
 }

@@ -11,6 +11,7 @@ use crate::model::addr::Family;
 use crate::model::host::{Host, Scope};
 use crate::model::node::Snapshot;
 use crate::model::op::{Ack, Op};
+use crate::plan::tenure::STANDS;
 
 /// What a pass would do now to a kernel that looks like `host`. Its changes are in the order in which
 /// they would be made.
@@ -18,12 +19,15 @@ pub fn preview(host: &Host, input: &Input<'_>) -> Report {
     let mut copy = Copy::new(host, &input.settings.scope());
     let mut memory = Memory::default();
     let first = pass(&mut copy, input, &mut memory, Duration::ZERO);
-    if !first.wants_list {
+    let moves = first.families.iter().filter_map(|(_, family)| family.as_ref()).any(|family| family.moving.is_some());
+    if !first.wants_list && !moves {
         return first;
     }
-    // The agent would read the list once more before it removes so much; a saved list says the same again.
+    // The agent would read the list once more before it removes so much; a saved list says the same again. And it
+    // would see the routes lead where they lead now for long enough.
     let again = Snapshot { lists: input.snapshot.lists + 1, ..input.snapshot.clone() };
-    let mut report = pass(&mut copy, &Input { snapshot: &again, ..*input }, &mut memory, Duration::ZERO);
+    let later = if moves { STANDS } else { Duration::ZERO };
+    let mut report = pass(&mut copy, &Input { snapshot: &again, ..*input }, &mut memory, later);
     report.changes.splice(..0, first.changes);
     report
 }

@@ -99,6 +99,8 @@ pub struct FamilyReport {
     pub ready: bool,
     /// Why there is no device yet, for the operator.
     pub waiting: Option<String>,
+    /// Why the device is not over the interface that routes lead to, for the operator.
+    pub moving: Option<String>,
     /// The address to announce: `public-ip`.
     pub public_ip: Option<IpAddr>,
     /// Rows wanted, by table.

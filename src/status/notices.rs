@@ -19,6 +19,8 @@ enum Subject {
     Own(usize),
     /// A family's device.
     Device(Family),
+    /// A family's underlay.
+    Underlay(Family),
     /// The pods' bridge, by a family's addresses.
     Bridge(Family, usize),
     /// A family's removals.
@@ -54,6 +56,7 @@ impl Notices {
             match subject {
                 Subject::Node(family, name) => tracing::warn!(node = &**name, "{family}: {text}"),
                 Subject::Device(family)
+                | Subject::Underlay(family)
                 | Subject::Bridge(family, _)
                 | Subject::Withheld(family)
                 | Subject::Filter(family) => {
@@ -73,6 +76,7 @@ impl Notices {
                     tracing::info!(node = &**name, "{family}: no longer so: {text}");
                 }
                 Subject::Device(family)
+                | Subject::Underlay(family)
                 | Subject::Bridge(family, _)
                 | Subject::Withheld(family)
                 | Subject::Filter(family) => {
@@ -96,6 +100,7 @@ fn current(report: &Report) -> BTreeMap<Subject, String> {
     }
     for (family, of) in families() {
         now.extend(of.waiting.iter().map(|why| (Subject::Device(family), why.clone())));
+        now.extend(of.moving.iter().map(|why| (Subject::Underlay(family), why.clone())));
         let stale = of.stale_bridge.iter().enumerate();
         now.extend(stale.map(|(at, why)| (Subject::Bridge(family, at), why.clone())));
         now.extend(of.withheld.iter().map(|why| (Subject::Withheld(family), why.clone())));

@@ -15,4 +15,5 @@ mod ours;
 mod patience;
 mod properties;
 mod reference;
+mod underlay;
 mod world;

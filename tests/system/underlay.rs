@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use weft::lab::apiserver::Verb;
+
 use crate::cluster::public_ips;
 use crate::sandbox::{json, sh, underlay};
 use crate::stage::{Facts, Rows, difference, kernel};
@@ -16,10 +18,11 @@ crate::tests![
     an_underlay_changes_its_mtu_and_everything_follows,
     an_underlay_changes_its_name,
     behind_nat_the_announced_address_stays,
+    what_appears_beside_or_is_away_for_a_moment_moves_nothing,
 ];
 
-/// Well below the slow timer: only a notification is as fast.
-const SOON: Duration = Duration::from_secs(10);
+/// Well below the slow timer: only a notification is as fast. A route has to stand for five seconds first.
+const SOON: Duration = Duration::from_secs(20);
 const PEERS: u32 = 20;
 const OTHER: &str = "eth1";
 
@@ -159,4 +162,69 @@ fn behind_nat_the_announced_address_stays() {
     add_default_routes();
     follows(&world, &before, UNDERLAY, ["172.16.0.99", "fd00:174::99"], 1500, "the source follows");
     announces(&world, public);
+}
+
+/// Waits until a pass has ended that began after now.
+fn looked(world: &mut World) {
+    let passes = |world: &mut World| world.agent().metrics().count("weft_passes_total", &[]);
+    let before = passes(world);
+    within(SOON, "two passes more", || match passes(world) {
+        now if now >= before + 2 => Ok(()),
+        now => Err((before, now)),
+    });
+}
+
+fn until_said(world: &mut World, text: &str, times: usize) {
+    within(SOON, text, || {
+        let log = world.agent().log();
+        if log.iter().filter(|line| line.contains(text)).count() == times { Ok(()) } else { Err(log) }
+    });
+}
+
+/// As keepalived or kube-vip do it, a router that renumbers, and a DHCP client that starts again.
+fn what_appears_beside_or_is_away_for_a_moment_moves_nothing() {
+    let mut world = World::with_peers(PEERS);
+    make_other();
+    let [v4, v6] = own();
+    sh(&format!(
+        "ip route add default via 172.17.255.254 dev {OTHER} metric 2000
+         ip -6 route add default via fd00:175::ffff dev {OTHER} metric 2000
+         ip address change {v4}/16 dev {UNDERLAY} valid_lft 3600 preferred_lft 3600
+         ip -6 address change {v6}/64 dev {UNDERLAY} valid_lft 3600 preferred_lft 3600"
+    ));
+    world.arguments.extend(["--resync-period", "1s"].map(str::to_owned));
+    world.start();
+    let changes = |world: &mut World| world.agent().metrics().count("weft_changes_total", &[("table", "device")]);
+    let (before, made) = (devices(), changes(&mut world));
+    world.api.clear_log();
+    let floating = ["172.16.200.200/32", "fd00:174::200/128"];
+    sh(&format!(
+        "ip address add {} dev {UNDERLAY}
+         ip -6 address add {} dev {UNDERLAY} nodad
+         ip address change {v4}/16 dev {UNDERLAY} valid_lft 3600 preferred_lft 0
+         ip -6 address change {v6}/64 dev {UNDERLAY} valid_lft 3600 preferred_lft 0",
+        floating[0], floating[1],
+    ));
+    looked(&mut world);
+    sh(&format!(
+        "ip route del default via 172.16.255.254 dev {UNDERLAY}
+         ip -6 route del default via fd00:174::ffff dev {UNDERLAY}"
+    ));
+    for (family, device) in ["ipv4", "ipv6"].into_iter().zip(DEVICES) {
+        until_said(
+            &mut world,
+            &format!("WARN {family}: routes lead by {OTHER} now; {device} stays over {UNDERLAY}"),
+            1,
+        );
+    }
+    add_default_routes();
+    until_said(&mut world, &format!("no longer so: routes lead by {OTHER} now"), 2);
+    looked(&mut world);
+    assert_eq!((devices(), changes(&mut world)), (before.clone(), made));
+    // Another process comes to the same.
+    world.take_agent().terminate();
+    world.start();
+    looked(&mut world);
+    assert_eq!((devices(), changes(&mut world)), (before, 0));
+    assert_eq!(world.api.count(Verb::Patch), 0, "announced");
 }

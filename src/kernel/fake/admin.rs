@@ -42,6 +42,14 @@ impl Net {
         }
     }
 
+    /// Changes what is said of an address, its lifetime for example.
+    pub fn set_address(&mut self, index: IfIndex, ip: IpAddr, change: impl FnOnce(&mut Address)) {
+        let addresses = self.interface_mut(index).map(|interface| &mut interface.link.addresses);
+        if let Some(address) = addresses.into_iter().flatten().find(|address| address.ip == ip) {
+            change(address);
+        }
+    }
+
     /// Sets a link up: prefix routes come, and a link-local address unless addrgenmode is none. The
     /// kernel gives `lo` its addresses by itself.
     pub fn set_up(&mut self, index: IfIndex) {

@@ -18,6 +18,7 @@ use crate::status::words::state_label;
 pub(super) struct OneFamily<'a> {
     ready: bool,
     waiting: Option<&'a str>,
+    moving: Option<&'a str>,
     public_ip: Option<IpAddr>,
     device: Option<Device<'a>>,
     stale_bridge_addresses: &'a [String],
@@ -61,6 +62,7 @@ impl<'a> OneFamily<'a> {
         Self {
             ready: of.ready,
             waiting: of.waiting.as_deref(),
+            moving: of.moving.as_deref(),
             public_ip: of.public_ip,
             device: of.device.as_ref().map(|spec| Device::of(spec, of.udp_checksum)),
             stale_bridge_addresses: &of.stale_bridge,
