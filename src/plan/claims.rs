@@ -22,7 +22,7 @@ pub struct Ground {
     pub mac: Mac,
     /// The address that we announce.
     pub public_ip: IpAddr,
-    /// The networks that the underlay interface is in.
+    /// What of the underlay interface no pod CIDR may overlap: its addresses over IPv4, its networks over IPv6.
     pub underlay: Vec<Subnet>,
     /// Every address of this host.
     pub addresses: BTreeSet<IpAddr>,
@@ -49,8 +49,8 @@ pub enum Refused {
         /// Ours.
         own: Subnet,
     },
-    /// The pod CIDR would capture traffic of the underlay, the encapsulated packets among it.
-    #[error("pod CIDR {subnet} overlaps the underlay network {underlay}")]
+    /// The pod CIDR is the underlay's network or has it inside; over IPv6 also the other way round.
+    #[error("pod CIDR {subnet} overlaps {underlay} of the underlay")]
     OverlapsUnderlay {
         /// Theirs.
         subnet: Subnet,

@@ -9,7 +9,7 @@ use super::tenure::Tenure;
 use super::underlay::Underlay;
 use crate::model::addr::{ByFamily, Family, IfName, Mac, Subnet};
 use crate::model::device::DeviceSpec;
-use crate::model::host::{Host, LinkKind};
+use crate::model::host::{Address, Host, LinkKind};
 use crate::model::node::OwnNode;
 use crate::model::settings::Settings;
 
@@ -143,6 +143,17 @@ fn mac_of(uid: &str, family: Family) -> Mac {
     Mac([(a | 0x02) & 0xfe, b, c, d, e, f])
 }
 
+/// What of an address of the underlay no pod CIDR may overlap. Over IPv4 a pod CIDR may lie in a wider network: the
+/// longer prefix wins, and a node with an address in a pod CIDR is refused as such. Over IPv6 it may not: Linux
+/// takes no gateway as onlink that it would reach through another interface
+/// (`an_ipv6_onlink_gateway_must_not_be_reachable_through_another_device`).
+fn taken(address: &Address) -> Subnet {
+    match address.ip {
+        IpAddr::V4(_) => Subnet::host(address.ip),
+        IpAddr::V6(_) => address.subnet(),
+    }
+}
+
 fn ground(host: &Host, device: &DeviceSpec, own: Subnet, public_ip: IpAddr, ours: &[IfName]) -> Result<Ground, String> {
     let family = device.family;
     let of_family = |ip: &IpAddr| Family::of(*ip) == family;
@@ -150,10 +161,10 @@ fn ground(host: &Host, device: &DeviceSpec, own: Subnet, public_ip: IpAddr, ours
     let addresses = others.flat_map(|link| &link.addresses).map(|address| address.ip).filter(of_family).collect();
     let on_underlay = host.link_at(device.underlay).map_or(&[][..], |link| &link.addresses);
     let global = on_underlay.iter().filter(|address| address.global && of_family(&address.ip));
-    let underlay: Vec<Subnet> = global.map(crate::model::host::Address::subnet).collect();
-    if let Some(clash) = underlay.iter().find(|underlay| underlay.overlaps(own)) {
+    let underlay: Vec<Subnet> = global.map(taken).collect();
+    if let Some(clash) = underlay.iter().find(|taken| taken.overlaps(own)) {
         return Err(format!(
-            "our own pod CIDR {own} overlaps the underlay network {clash} of {}: choose another --cluster-cidr",
+            "our own pod CIDR {own} overlaps {clash} of the underlay {}: choose another --cluster-cidr",
             device.underlay_name
         ));
     }

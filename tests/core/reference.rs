@@ -42,7 +42,9 @@ fn claims(snapshot: &Snapshot, family: Family) -> (Vec<(NodeName, Peer)>, Vec<Su
 
 fn underlays(family: Family) -> [Subnet; 2] {
     match family {
-        Family::V4 => [cidr("192.168.174.0/24"), cidr("10.244.200.0/24")],
+        // A pod CIDR may lie in a wider network.
+        Family::V4 => [cidr("192.168.174.1/32"), cidr("10.244.200.1/32")],
+        // There Linux would refuse its gateway.
         Family::V6 => [cidr("fd01::/64"), cidr("fd00:244:0:c8::/64")],
     }
 }

@@ -295,6 +295,27 @@ fn an_address_that_was_to_be_announced_does_not_outstay_that() {
     assert_eq!(over(&world, Family::V4), first(Family::V4));
 }
 
+/// A node in 10.0.0.0/8 with the pod network inside, as flannel takes it: the longer prefix wins.
+#[test]
+fn an_ipv4_underlay_wider_than_the_pod_network_is_no_clash() {
+    let mut world = World::with_peers(3);
+    let eth0 = index(&world, "eth0");
+    world.kernel.net.add_address(eth0, ip("10.0.7.1"), 8);
+    world.converge();
+    assert_eq!(Family::BOTH.map(|family| world.tables(family).len()), [9, 9]);
+    // An address inside our own pod CIDR is another matter; so is such a network over IPv6, where the kernel would
+    // refuse every gateway.
+    world.kernel.net.add_address(eth0, ip("10.244.0.7"), 8);
+    world.kernel.net.add_address(eth0, ip("fd00::1"), 16);
+    let families = world.pass().families;
+    for (of, says) in
+        [(families.v4, "10.244.0.7/32 of the underlay eth0"), (families.v6, "fd00::/16 of the underlay eth0")]
+    {
+        let waiting = of.unwrap().waiting.unwrap();
+        assert!(waiting.contains(says), "{waiting}");
+    }
+}
+
 #[test]
 fn a_dry_run_foretells_the_move() {
     let mut world = two();
