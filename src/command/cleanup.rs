@@ -119,8 +119,11 @@ fn tables(config: &CleanupConfig, steps: &mut Steps) {
 }
 
 fn tried(config: &CleanupConfig) -> Result<Vec<(Op, Ack)>, String> {
-    let scope = config.overlay.scope(None);
-    let how = if config.hand_over { Leave::HandOver } else { Leave::Remove };
+    let (how, scope) = if config.hand_over {
+        (Leave::HandOver, config.overlay.scope(None))
+    } else {
+        (Leave::Remove, config.overlay.scope_of_all())
+    };
     let mut kernel = Netlink::open().map_err(|error| format!("opening a netlink socket: {error}"))?;
     let tried = if config.yes {
         leave(&mut kernel, &scope, how)

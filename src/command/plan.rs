@@ -123,6 +123,9 @@ fn write_changes(text: &mut String, report: &Report) -> std::fmt::Result {
 }
 
 fn write_families(text: &mut String, report: &Report) -> std::fmt::Result {
+    for left_over in &report.left_over {
+        writeln!(text, "# {left_over}")?;
+    }
     for family in Family::BOTH {
         let Some(of_family) = report.families.get(family) else { continue };
         for shadow in &of_family.shadows {

@@ -43,6 +43,11 @@ impl Overlay {
         Scope { devices: ByFamily::from_fn(device), networks: self.networks, reach, ways: self.direct_routing }
     }
 
+    /// What weft may have made here with another configuration too: the device of a family that is off now.
+    pub fn scope_of_all(&self) -> Scope {
+        Scope { devices: ByFamily::from_fn(|family| Some(self.device(family))), ..self.scope(None) }
+    }
+
     /// The device's name in a family.
     pub fn device(&self, family: Family) -> IfName {
         device_name(family, self.vni)

@@ -4,6 +4,7 @@ use crate::model::addr::Family;
 use crate::model::device::DeviceSpec;
 use crate::model::host::{Address, Host, Link, LinkKind, VxlanAttributes};
 use crate::model::op::{Dev, LinkOp};
+use crate::model::settings::Overlay;
 
 /// How the device compares with what is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,22 @@ fn rival(spec: &DeviceSpec, host: &Host) -> Option<String> {
     ))
 }
 
+/// Devices of families that are off: a sentence for each. Whatever is on them carries traffic by old rows, which
+/// nobody keeps right; but who turned a family off may turn it on again, so none is removed unasked.
+pub fn left_over(overlay: &Overlay, host: &Host) -> Vec<String> {
+    let off = Family::BOTH.into_iter().filter(|family| overlay.networks.get(*family).is_none());
+    let links = off.filter_map(|family| Some((family, host.link(&overlay.device(family))?)));
+    let ours = links.filter(|(_, link)| matches!(link.kind, LinkKind::Vxlan(_)));
+    let say = |(family, link): (Family, &Link)| {
+        let name = &link.name;
+        format!(
+            "{family} is off in net-conf.json, and {name} is still there: its rows carry packets and nobody keeps them \
+             right; `ip link del {name}` removes them all, or turn {family} on again"
+        )
+    };
+    ours.map(say).collect()
+}
+
 fn in_place(spec: &DeviceSpec, link: &Link, vxlan: &VxlanAttributes, dev: &Dev, host: &Host) -> Vec<LinkOp> {
     let mut ops = Vec::new();
     let mut need = |wrong: bool, op: LinkOp| {
@@ -86,11 +103,18 @@ fn in_place(spec: &DeviceSpec, link: &Link, vxlan: &VxlanAttributes, dev: &Dev, 
 /// device flannel removes every one that is not link-local, so nobody can count on one there.
 fn addresses(spec: &DeviceSpec, link: &Link, dev: &Dev) -> Vec<LinkOp> {
     let full = spec.family.bits();
-    let ours = |address: &&Address| address.ip == spec.address && address.len == full && !address.failed;
+    let ours = |address: &&Address| {
+        let works = address.global && !address.deprecated && !address.failed;
+        address.ip == spec.address && address.len == full && works
+    };
+    // Linux would answer EEXIST to ours beside it. Of link scope or deprecated, it is not the source of what this
+    // host sends to pods: the answers would go past the overlay.
+    let in_the_way = |address: &&Address| {
+        address.ip == spec.address && (spec.family == Family::V6 || address.len == full) && !ours(address)
+    };
     let mut ops = Vec::new();
     if !link.addresses.iter().any(|address| ours(&address)) {
-        // The same IPv6 address with another prefix length would be answered with EEXIST.
-        let same = link.addresses.iter().filter(|address| address.ip == spec.address && spec.family == Family::V6);
+        let same = link.addresses.iter().filter(in_the_way);
         ops.extend(same.map(|address| LinkOp::DelAddress(dev.clone(), address.ip, address.len)));
         ops.push(LinkOp::AddAddress(dev.clone(), spec.address, full));
     }
@@ -100,7 +124,7 @@ fn addresses(spec: &DeviceSpec, link: &Link, dev: &Dev) -> Vec<LinkOp> {
     };
     let of_family = link.addresses.iter().filter(|address| Family::of(address.ip) == spec.family);
     let extra = of_family.filter(|address| !ours(address) && !foreign(address));
-    let extra = extra.filter(|address| address.ip != spec.address || spec.family == Family::V4);
+    let extra = extra.filter(|address| !in_the_way(address));
     ops.extend(extra.map(|address| LinkOp::DelAddress(dev.clone(), address.ip, address.len)));
     ops
 }

@@ -17,7 +17,7 @@ use crate::plan::attempts::Look;
 use crate::plan::bridge::Leases;
 use crate::plan::cause::{Cause, of_link};
 use crate::plan::desired::Desired;
-use crate::plan::device::{DeviceState, compare};
+use crate::plan::device::{DeviceState, compare, left_over};
 use crate::plan::local::{Before, Local, grounds, local};
 use crate::plan::shadow::shadows;
 use crate::plan::tenure::STANDS;
@@ -49,6 +49,7 @@ pub fn pass(kernel: &mut dyn Kernel, input: &Input<'_>, memory: &mut Memory, now
         verdict: Verdict::Incomplete,
         families: ByFamily::default(),
         filter: ByFamily::default(),
+        left_over: Vec::new(),
         desired: None,
         nodes: input.snapshot.nodes.len() + usize::from(input.snapshot.own.is_some()),
         changes: Vec::new(),
@@ -97,6 +98,7 @@ impl Pass<'_> {
                     return;
                 }
             };
+            self.report.left_over = left_over(&self.input.settings.overlay, &host);
             let locals = self.locals(own, &host);
             let desired = self.memory.desired(self.input.snapshot, grounds(&locals));
             self.report.desired = Some(desired.clone());

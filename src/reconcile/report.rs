@@ -29,6 +29,8 @@ pub struct Report {
     pub families: ByFamily<Option<FamilyReport>>,
     /// The packet filter in each family.
     pub filter: ByFamily<FilterReport>,
+    /// Devices of families that are off, in sentences.
+    pub left_over: Vec<String>,
     /// What is wanted, shared with the pass that worked it out. `None` until our own node is known.
     pub desired: Option<Arc<Desired>>,
     /// Nodes in the snapshot that the pass worked from, our own included if known.

@@ -17,6 +17,8 @@ enum Subject {
     Pass,
     /// An annotation of our own Node.
     Own(usize),
+    /// A device of a family that is off.
+    LeftOver(usize),
     /// A family's device.
     Device(Family),
     /// A family's underlay.
@@ -63,7 +65,7 @@ impl Notices {
                     tracing::warn!("{family}: {text}");
                 }
                 Subject::Route(family, name) => tracing::warn!(peer = &**name, "{family}: {text}"),
-                Subject::Pass | Subject::Own(_) => tracing::warn!("{text}"),
+                Subject::Pass | Subject::Own(_) | Subject::LeftOver(_) => tracing::warn!("{text}"),
             }
         }
         if beyond > 0 {
@@ -82,7 +84,7 @@ impl Notices {
                 | Subject::Filter(family) => {
                     tracing::info!("{family}: no longer so: {text}");
                 }
-                Subject::Pass | Subject::Own(_) => tracing::info!("no longer so: {text}"),
+                Subject::Pass | Subject::Own(_) | Subject::LeftOver(_) => tracing::info!("no longer so: {text}"),
             }
         }
         self.said = now;
@@ -98,6 +100,8 @@ fn current(report: &Report) -> BTreeMap<Subject, String> {
         Verdict::Waiting(why) if families().next().is_none() => drop(now.insert(Subject::Pass, why.clone())),
         Verdict::Waiting(_) | Verdict::Converged | Verdict::Incomplete => {}
     }
+    let left_over = report.left_over.iter().enumerate();
+    now.extend(left_over.map(|(at, text)| (Subject::LeftOver(at), text.clone())));
     for (family, of) in families() {
         now.extend(of.waiting.iter().map(|why| (Subject::Device(family), why.clone())));
         now.extend(of.moving.iter().map(|why| (Subject::Underlay(family), why.clone())));

@@ -330,6 +330,30 @@ fn our_own_pod_cidr_moves_and_the_address_with_it() {
 }
 
 #[test]
+fn an_address_of_ours_that_is_no_source_is_made_again() {
+    let spoil: [fn(&mut weft::model::Address); 2] =
+        [|address| address.global = false, |address| address.deprecated = true];
+    for family in Family::BOTH {
+        for spoil in spoil {
+            let mut world = World::with_peers(3);
+            world.converge();
+            let index = world.kernel.net.index(&device(family)).unwrap();
+            world.kernel.net.set_address(index, pod_cidr(family, 0).base(), spoil);
+            // With its only address the device loses its IPv4 routes and neighbours.
+            crate::world::lock(&world.watch).off = true;
+            let report = world.pass();
+            assert_eq!(report.verdict, Verdict::Converged);
+            let told: Vec<String> = report.changes.iter().take(2).map(|change| change.op.to_string()).collect();
+            assert!(told[0].starts_with("ip addr del") && told[1].starts_with("ip addr add"), "{told:?}");
+            let addresses = &world.kernel.net.link(&device(family)).unwrap().addresses;
+            assert!(matches!(addresses[..], [weft::model::Address { global: true, deprecated: false, .. }]));
+            crate::world::lock(&world.watch).off = false;
+            world.converge();
+        }
+    }
+}
+
+#[test]
 fn without_an_underlay_weft_waits_and_then_goes_on() {
     let mut world = World::with_peers(3);
     world.converge();
@@ -387,6 +411,22 @@ fn leaving_removes_the_devices_and_nothing_else() {
     let routes = |net: &weft::kernel::fake::Net| net.routes().map(|(key, it)| (key, it.clone())).collect::<Vec<_>>();
     assert_eq!(routes(&world.kernel.net), routes(&before));
     world.converge();
+}
+
+#[test]
+fn a_family_that_is_switched_off_is_said_and_leaves_with_the_other() {
+    let mut world = World::with_peers(3);
+    world.converge();
+    world.settings.overlay.networks.v6 = None;
+    let report = world.pass();
+    assert_eq!((&report.verdict, report.changes.len()), (&Verdict::Converged, 0));
+    let [said] = &report.left_over[..] else { panic!("{:?}", report.left_over) };
+    assert!(said.contains("ipv6 is off") && said.contains("ip link del flannel-v6.1"), "{said}");
+    assert_eq!(world.tables(Family::V6).len(), 9, "nothing is removed unasked");
+    crate::world::lock(&world.watch).off = true;
+    leave(&mut world.kernel, &world.settings.overlay.scope_of_all(), Leave::Remove).unwrap();
+    assert_eq!(Family::BOTH.map(|family| world.kernel.net.index(&device(family))), [None, None]);
+    assert!(world.pass().left_over.is_empty());
 }
 
 #[test]

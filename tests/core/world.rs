@@ -254,7 +254,9 @@ impl World {
         assert_eq!(link.kind, LinkKind::Vxlan(vxlan));
         assert_eq!((link.mac, link.mtu, link.up), (Some(spec.mac), spec.mtu, true));
         assert!(link.addrgen_none || link.ipv6_disabled.is_none());
-        let address = |held: &&weft::model::Address| held.ip == spec.address && held.len == spec.family.bits();
+        let address = |held: &&weft::model::Address| {
+            held.ip == spec.address && held.len == spec.family.bits() && held.global && !held.deprecated
+        };
         assert!(link.addresses.iter().any(|held| address(&held)), "{:?}", link.addresses);
         let strange = link.addresses.iter().find(|held| spec.network.contains(held.ip) && !address(held));
         assert_eq!(strange, None);
