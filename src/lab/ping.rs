@@ -3,15 +3,16 @@
 //! It uses the kernel's ping sockets (`net.ipv4.ping_group_range`), which need no privilege and see no
 //! one else's replies.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSliceMut, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -22,13 +23,26 @@ const STRAGGLERS: Duration = Duration::from_millis(100);
 
 /// A ping socket towards one address.
 #[derive(Debug)]
-struct Echo {
+pub struct Echo {
     socket: Socket,
     request: u8,
 }
 
+/// An answer to a ping.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// The number that was asked with.
+    pub number: u32,
+    /// When it reached the socket, which may be long before anybody looked.
+    pub arrived: Instant,
+}
+
 impl Echo {
-    fn open(target: IpAddr) -> io::Result<Self> {
+    /// Opens a socket in the calling thread's namespace, where it stays.
+    ///
+    /// # Errors
+    /// If there can be no ping socket, or no route to the target.
+    pub fn open(target: IpAddr) -> io::Result<Self> {
         let (domain, protocol, request) = match target {
             IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8),
             IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128),
@@ -36,24 +50,39 @@ impl Echo {
         let socket = Socket::new(domain, Type::DGRAM, Some(protocol))?;
         socket.connect(&SocketAddr::new(target, 0).into())?;
         socket.set_nonblocking(true)?;
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
         Ok(Self { socket, request })
     }
 
     /// Asks; the kernel fills in the identifier and the checksum.
-    fn ask(&self, number: u32) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// If the ping could not even be sent.
+    pub fn ask(&self, number: u32) -> io::Result<()> {
         let mut packet = [0_u8; 12];
         packet[0] = self.request;
         packet[8..].copy_from_slice(&number.to_be_bytes());
         (&self.socket).write_all(&packet)
     }
 
-    /// The number of a reply that has come, if one has.
-    fn hear(&self) -> Option<u32> {
+    /// An answer that has come, if one has.
+    pub fn hear(&self) -> Option<Answer> {
         let mut packet = [0_u8; 64];
+        let mut space = nix::cmsg_space!(TimeSpec);
+        let mut parts = [IoSliceMut::new(&mut packet)];
         // An error here is an ICMP error that came back: no reply, and nothing to do about it.
-        let length = (&self.socket).read(&mut packet).ok()?;
-        let number = packet.get(8..12).filter(|_| length >= 12)?;
-        number.try_into().ok().map(u32::from_be_bytes)
+        let heard =
+            recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_DONTWAIT).ok()?;
+        let stamp = heard.cmsgs().ok()?.find_map(|message| match message {
+            ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
+            _ => None,
+        })?;
+        let length = heard.bytes;
+        // Only the age is taken from the clock that people set.
+        let age = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(stamp);
+        let now = Instant::now();
+        let number = packet.get(8..12).filter(|_| length >= 12)?.try_into().ok()?;
+        Some(Answer { number: u32::from_be_bytes(number), arrived: now.checked_sub(age).unwrap_or(now) })
     }
 
     /// Waits until a reply may have come, or the time is up.
@@ -73,7 +102,7 @@ pub fn once(target: IpAddr, patience: Duration) -> io::Result<Option<Duration>> 
     let begun = Instant::now();
     echo.ask(1)?;
     loop {
-        if echo.hear() == Some(1) {
+        if echo.hear().is_some_and(|answer| answer.number == 1) {
             return Ok(Some(begun.elapsed()));
         }
         let Some(left) = patience.checked_sub(begun.elapsed()) else { return Ok(None) };
@@ -152,8 +181,8 @@ fn stream(echo: Echo, interval: Duration, stop: &AtomicBool) -> (Echo, Vec<(Inst
 }
 
 fn collect(echo: &Echo, pings: &mut [(Instant, bool)]) {
-    while let Some(number) = echo.hear() {
-        if let Some(ping) = usize::try_from(number).ok().and_then(|number| pings.get_mut(number)) {
+    while let Some(answer) = echo.hear() {
+        if let Some(ping) = usize::try_from(answer.number).ok().and_then(|number| pings.get_mut(number)) {
             ping.1 = true;
         }
     }

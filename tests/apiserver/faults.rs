@@ -33,7 +33,8 @@ fn requests_are_counted_by_their_kind() {
 fn bookmarks_come_as_often_as_told() {
     let (server, at) = with_nodes(1);
     server.bookmark_every(Duration::from_millis(20));
-    let mut quiet = watch(at, "resourceVersion=2&allowWatchBookmarks=true");
+    let mut quiet = watch(at, "resourceVersion=1&allowWatchBookmarks=true");
+    assert_eq!(quiet.event().unwrap()["type"], "ADDED");
     for _ in 0..3 {
         let bookmark = quiet.event().unwrap();
         assert_eq!(

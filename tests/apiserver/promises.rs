@@ -110,6 +110,20 @@ fn a_watch_ends_in_time() {
     assert!(begun.elapsed() >= Duration::from_millis(900));
 }
 
+/// A real server sends a bookmark every minute, and some two seconds before the end that was asked for, once something was
+/// written that the watch does not show.
+#[test]
+fn a_watch_that_shows_nothing_gets_bookmarks() {
+    let server = Server::with_nodes(1);
+    let list = server.list();
+    let mut watch =
+        server.watch_from(&list, "&fieldSelector=metadata.name%3Dn0&allowWatchBookmarks=true&timeoutSeconds=8");
+    server.create("n1", "10.244.1.0/24");
+    let bookmark = watch.event().unwrap();
+    assert_eq!((&bookmark["type"], &bookmark["object"]["kind"]), (&json!("BOOKMARK"), &json!("Node")));
+    assert!(version(&bookmark["object"]) > version(&list), "{bookmark}");
+}
+
 #[test]
 fn a_watch_that_comes_too_late_is_told_so() {
     let server = Server::with_nodes(3);
@@ -220,6 +234,12 @@ fn what_may_not_be_is_refused() {
     assert_eq!(send("PATCH", n0, ("Content-Type", "text/plain"), json!({})), refused(415, "UnsupportedMediaType"));
     assert_eq!(send("PATCH", n0, MERGE, other), refused(422, "Invalid"));
     assert_eq!(send("PATCH", n0, MERGE, json!({"metadata": {"uid": "forged"}})), refused(422, "Invalid"));
+    let mut put = node("n0", "10.244.0.0/24");
+    put["metadata"]["uid"] = json!("forged");
+    assert_eq!(send("PUT", n0, JSON, put), refused(409, "Conflict"));
+    let ignored = json!({"spec": {"podCIDRs": ["10.244.7.0/24"]}});
+    assert_eq!(send("PATCH", n0, MERGE, ignored).0, 200, "the podCIDR that is there counts");
+    assert_eq!(server.get(n0).json()["spec"]["podCIDRs"], json!(["10.244.0.0/24"]));
     assert_eq!(send("POST", "/api/v1/nodes", JSON, node("Not_A_Name", "10.244.7.0/24")), refused(422, "Invalid"));
     assert_eq!(send("POST", "/api/v1/nodes", JSON, json!("text")).0, 400);
     assert_eq!(send("DELETE", n0, JSON, json!({"preconditions": {"uid": "other"}})), refused(409, "Conflict"));

@@ -26,7 +26,7 @@ impl Answer {
     }
 }
 
-/// Sends a request and reads the whole answer; panics if nothing is heard for ten seconds.
+/// Sends a request and reads the whole answer; panics if nothing is heard for half a minute.
 pub(crate) fn request(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let mut lines = open(to, method, target, headers, body).expect("an answer");
     let mut body = Vec::new();
@@ -57,7 +57,7 @@ pub(crate) struct Stream {
 /// Sends a request and reads the head of the answer; `None` if the connection closes without one.
 pub(crate) fn open(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Option<Stream> {
     let mut stream = TcpStream::connect(to).expect("a connection");
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out");
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n");
     for (key, value) in headers {
         head += &format!("{key}: {value}\r\n");
@@ -122,7 +122,7 @@ impl Stream {
     pub(crate) fn is_quiet_for(&mut self, time: Duration) -> bool {
         self.reader.get_ref().set_read_timeout(Some(time)).expect("a time-out");
         let quiet = self.text.is_empty() && self.reader.fill_buf().is_err();
-        self.reader.get_ref().set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
+        self.reader.get_ref().set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out");
         quiet
     }
 }

@@ -25,8 +25,8 @@ pub(super) fn normalise(resource: Resource, version: Version, value: &mut Value)
     }
 }
 
-/// `podCIDR` is the first of `podCIDRs`, whichever was given (the conversion in k8s.io/kubernetes
-/// pkg/apis/core/v1).
+/// `podCIDR` is the first of `podCIDRs`, whichever was given; if both were and differ, `podCIDR` counts (the conversion in
+/// k8s.io/kubernetes pkg/apis/core/v1).
 fn default_node(value: &mut Value) {
     for part in ["spec", "status"] {
         if !value[part].is_object() {
@@ -34,10 +34,14 @@ fn default_node(value: &mut Value) {
         }
     }
     let spec = &mut value["spec"];
-    if let Some(first) = spec["podCIDRs"].get(0).cloned() {
-        spec["podCIDR"] = first;
-    } else if let Some(one) = spec["podCIDR"].as_str().filter(|one| !one.is_empty()).map(str::to_owned) {
-        spec["podCIDRs"] = json!([one]);
+    let first = spec["podCIDRs"].get(0).cloned();
+    let one = spec["podCIDR"].as_str().filter(|one| !one.is_empty()).map(str::to_owned);
+    match (one, first) {
+        (Some(one), first) if first.as_ref().is_none_or(|first| *first != one.as_str()) => {
+            spec["podCIDRs"] = json!([one]);
+        }
+        (None, Some(first)) => spec["podCIDR"] = first,
+        _ => {}
     }
     if let Some(spec) = spec.as_object_mut() {
         spec.retain(|_, value| !value.is_null()); // indexing above may have left nulls
@@ -116,9 +120,8 @@ pub(super) fn check_name(resource: Resource, name: &str) -> Result<(), Failure> 
 
 /// What may not change: who it is, and a Node's pod CIDRs, once it has them.
 pub(super) fn check_update(resource: Resource, name: &str, old: &Value, new: &Value) -> Result<(), Failure> {
-    let uid = &new["metadata"]["uid"];
-    if !uid.is_null() && *uid != old["metadata"]["uid"] {
-        let problem = format!("metadata.uid: Invalid value: {uid}: field is immutable");
+    if has_another_uid(old, new) {
+        let problem = format!("metadata.uid: Invalid value: {}: field is immutable", new["metadata"]["uid"]);
         return Err(Failure::invalid(resource.kind(), name, &problem));
     }
     let (was, is) = (&old["spec"]["podCIDRs"], &new["spec"]["podCIDRs"]);
@@ -127,6 +130,12 @@ pub(super) fn check_update(resource: Resource, name: &str, old: &Value, new: &Va
         return Err(Failure::invalid(resource.kind(), name, problem));
     }
     Ok(())
+}
+
+/// Whether an object that a client sends is meant for another one of that name.
+pub(super) fn has_another_uid(old: &Value, new: &Value) -> bool {
+    let uid = &new["metadata"]["uid"];
+    !uid.is_null() && *uid != old["metadata"]["uid"]
 }
 
 /// Undoes what a client may have written over the server's own fields.

@@ -22,6 +22,9 @@ use super::store::{Change, Object, Store};
 /// How long a watch lasts that asks for no time (a real server takes 30 to 60 minutes, at random).
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 
+/// How long before a watch ends it gets its last bookmark.
+const BEFORE_THE_END: Duration = Duration::from_secs(2);
+
 /// One watch.
 pub(super) struct Watch {
     shared: Arc<Shared>,
@@ -29,6 +32,8 @@ pub(super) struct Watch {
     filter: Filter,
     /// Everything up to here has been told.
     revision: u64,
+    /// Where it began.
+    start: u64,
     lines: VecDeque<Bytes>,
     bookmarks: bool,
     next_bookmark: Instant,
@@ -53,15 +58,17 @@ impl Watch {
         let asked = query.number("resourceVersion")?.unwrap_or(0);
         let timeout = query.number("timeoutSeconds")?.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
         let now = Instant::now();
+        let deadline = now + timeout;
         let mut watch = Self {
             shared: Arc::clone(shared),
             render,
             filter,
             revision: asked,
+            start: asked,
             lines: VecDeque::new(),
             bookmarks: query.is("allowWatchBookmarks"),
-            next_bookmark: now + *lock(&shared.bookmark_every),
-            deadline: now + timeout,
+            next_bookmark: next_bookmark(shared, now, deadline),
+            deadline,
             muted: fault == Some(&Action::MuteWatch),
             ended: fault == Some(&Action::EndWatch),
             closed: shared.closed.subscribe(),
@@ -147,8 +154,11 @@ impl Watch {
                 _ = self.closed.changed() => return None,
                 () = tokio::time::sleep_until(self.deadline) => self.ended = true,
                 () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks && !self.muted => {
-                    self.next_bookmark = Instant::now() + *lock(&self.shared.bookmark_every);
-                    return Some(text(&self.render.bookmark(self.revision, false)));
+                    self.next_bookmark = next_bookmark(&self.shared, Instant::now(), self.deadline);
+                    // A real server has nothing to say either while nothing was written since.
+                    if self.revision > self.start {
+                        return Some(text(&self.render.bookmark(self.revision, false)));
+                    }
                 }
             }
         }
@@ -158,6 +168,13 @@ impl Watch {
     pub(super) fn lines(self) -> impl Stream<Item = Bytes> {
         stream::unfold(self, |mut watch| async move { watch.next().await.map(|line| (line, watch)) })
     }
+}
+
+/// Every so often, and shortly before the end, as a real server does (`nextBookmarkTime` in k8s.io/apiserver).
+fn next_bookmark(shared: &Shared, now: Instant, deadline: Instant) -> Instant {
+    let regular = now + *lock(&shared.bookmark_every);
+    let last = deadline.checked_sub(BEFORE_THE_END).filter(|last| *last > now);
+    last.map_or(regular, |last| regular.min(last))
 }
 
 /// The rules of streaming lists (`ValidateListOptions` in k8s.io/apimachinery).

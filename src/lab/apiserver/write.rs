@@ -62,6 +62,9 @@ impl Write<'_> {
         if new["metadata"]["name"] != old["metadata"]["name"] {
             return Err(Failure::bad_request("the name of the object does not match the name on the URL"));
         }
+        if object::has_another_uid(&old, &new) {
+            return Err(Failure::conflict(self.resource.plural(), key));
+        }
         self.replace(store, key, &old, new)
     }
 

@@ -33,6 +33,8 @@ watch_a_start() {
     tracer=$!
     sleep 1
     kill -9 "$pid"
+    # For its successor to write.
+    at "$1" rm -f /run/flannel/subnet.env /etc/cni/net.d/10-weft.conflist
     # Not the shim of the new container: it is of the same pod, and a pod has one shim.
     within 120 has_another_agent "$1" "$pid"
     within 120 agents_are_ready
@@ -70,7 +72,7 @@ used_files() {
     grep -E '^(open|openat|creat|mkdir|mkdirat|rename|renameat|renameat2|unlink|unlinkat|chmod|fchmodat|symlink|symlinkat|link|linkat)\(' \
         "$LOGS/agent.strace" >"$RUN/file-calls"
     figure "files read: $(grep -v 'O_WRONLY\|O_RDWR\|O_CREAT' "$RUN/file-calls" | grep -v ENOENT | quoted | tr '\n' ' ')"
-    written=$(grep 'O_WRONLY\|O_RDWR\|O_CREAT\|^mkdir\|^rename\|^unlink\|^chmod\|^fchmod\|^symlink\|^link' "$RUN/file-calls" | quoted)
+    written=$(grep 'O_WRONLY\|O_RDWR\|O_CREAT\|^mkdir\|^rename\|^unlink\|^chmod\|^fchmod\|^symlink\|^link' "$RUN/file-calls" | quoted) || fail "strace saw it write nothing"
     figure "files written: $(tr '\n' ' ' <<<"$written")"
     ! grep -vE '^(/run/flannel|/etc/cni/net\.d|/proc/sys/net)(/|$)' <<<"$written" || fail "written elsewhere"
 }

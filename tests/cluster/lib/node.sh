@@ -22,8 +22,17 @@ add_node() {
     within 60 at "$name" test -S /run/containerd/containerd.sock
     at "$name" ctr --namespace k8s.io images import "$RUN/images/pods.tar" >/dev/null
     at "$name" ctr --namespace k8s.io images import "$RUN/images/weft.tar" >/dev/null
+    # It only waits, as this one does.
+    at "$name" ctr --namespace k8s.io images tag localhost/pods:1 registry.k8s.io/pause:3.10 >/dev/null
     kubelet "$name"
     kube_proxy "$name"
+}
+
+# The CNI plugins of all nodes: Debian's, and one in flannel's place.
+cni_plugins() {
+    mkdir -p "$RUN/cni"
+    ln -s /usr/lib/cni/* "$RUN/cni/"
+    ln -s "$HERE/flannel-cni" "$RUN/cni/flannel"
 }
 
 # at NODE COMMAND...: runs it on the node.
@@ -91,7 +100,7 @@ version = 2
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
+    bin_dir = "$RUN/cni"
     conf_dir = "/etc/cni/net.d"
 END
 }
