@@ -46,6 +46,7 @@ etcd() {
         --initial-cluster default=http://127.0.0.1:2380
 }
 
+# api_server [OPTION...]
 api_server() {
     # Every request of the agents, as it was made: tests/cluster/cases/confined.sh reads it.
     cat >"$RUN/audit.yaml" <<END
@@ -63,7 +64,7 @@ END
         --service-account-issuer=https://kubernetes.default.svc --token-auth-file="$RUN/pki/tokens.csv" \
         --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true \
         --kubelet-preferred-address-types=InternalIP --service-cluster-ip-range="$SERVICE_CIDRS" \
-        --audit-policy-file="$RUN/audit.yaml" --audit-log-path="$LOGS/audit.log"
+        --audit-policy-file="$RUN/audit.yaml" --audit-log-path="$LOGS/audit.log" "$@"
     within 120 api_is_ready
 }
 
