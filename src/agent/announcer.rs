@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::upkeep::{Wanted, Wish};
 use crate::cluster::annotations::Keys;
-use crate::cluster::announce::{Vtep, decide};
+use crate::cluster::announce::{Place, decide};
 use crate::model::addr::ByFamily;
 use crate::model::node::OwnNode;
 use crate::reconcile::Report;
@@ -25,10 +25,10 @@ impl Wish for Announcement {
     const FAILED: (&str, &str) = ("cannot write our annotations", "peers keep what they know of us");
 
     fn wanted(&self, report: &Report, own: &OwnNode) -> Option<Wanted> {
-        let vteps = vteps(report);
-        let patch = decide(&self.keys, &vteps, own);
-        // Without a device there is nothing to say, and nothing that could be wrong.
-        if vteps.v4.is_some() || vteps.v6.is_some() {
+        let places = places(report);
+        let patch = decide(&self.keys, &places, own);
+        // Before we can receive there is nothing to say, and nothing that could be wrong.
+        if places.v4.is_some() || places.v6.is_some() {
             self.in_place.store(patch.is_none(), Ordering::Relaxed);
         }
         let patch = patch?;
@@ -39,14 +39,14 @@ impl Wish for Announcement {
 
 /// The families that can receive. Every enabled one must, so that a flanneld peer never sees half of
 /// us: it drops a node that lacks a family.
-fn vteps(report: &Report) -> ByFamily<Option<Vtep>> {
+fn places(report: &Report) -> ByFamily<Option<Place>> {
     let families = || report.families.iter().filter_map(|(_, family)| family.as_ref());
     if !families().all(|family| family.ready) {
         return ByFamily::default();
     }
     ByFamily::from_fn(|family| {
         let family = report.families.get(family).as_ref()?;
-        let device = family.device.as_ref()?;
-        Some(Vtep { vni: device.vni, mac: device.mac, public_ip: family.public_ip? })
+        let vtep = family.device.as_ref().map(|device| (device.vni, device.mac));
+        Some(Place { vtep, public_ip: family.public_ip? })
     })
 }

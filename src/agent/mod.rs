@@ -156,7 +156,7 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
     let api_url = config.api_url.as_ref().map(ToString::to_string);
     let options = ClientOptions { kubeconfig: config.kubeconfig.clone(), api_url };
     let connection = connect(&options).await.map_err(|error| error.to_string())?;
-    let view = Viewpoint { own: config.node_name.clone(), vni: config.settings.overlay.vni };
+    let view = Viewpoint { own: config.node_name.clone(), vni: config.settings.overlay.tunnel() };
     let since_start: crate::cluster::watch::Clock = Arc::new(move || clock.now());
     let (watcher, handle) = Watcher::new(connection.clone(), keys.clone(), view, Timing::default(), since_start);
     let (reports, reported) = watch::channel(None);

@@ -83,7 +83,7 @@ impl SubnetFile {
 pub(super) fn env_of(overlay: &Overlay, report: &Report) -> Option<SubnetEnv> {
     let of = |family| report.families.get(family).as_ref().filter(|family| family.ready);
     let subnets = ByFamily::from_fn(|family| of(family)?.subnet);
-    let mtus = ByFamily::from_fn(|family| Some(of(family)?.device.as_ref()?.mtu));
+    let mtus = ByFamily::from_fn(|family| of(family)?.mtu);
     // flannel writes what it was started with. We wait until it is true, and then it stays.
     let ip_masq = overlay.families().all(|family| report.filter.get(family).has_masqueraded);
     SubnetEnv::of_node(overlay, subnets, mtus, ip_masq)

@@ -10,10 +10,8 @@ use super::json::{self, Fill};
 pub const DEFAULT_PREFIX: &str = "flannel.alpha.coreos.com";
 /// Says `true` on a node that takes part.
 pub const KUBE_SUBNET_MANAGER: &str = "kube-subnet-manager";
-/// Says [`VXLAN`] on a node that can be our peer.
+/// Says the name of our own backend on a node that can be our peer; flannel compares it with case.
 pub const BACKEND_TYPE: &str = "backend-type";
-/// The only backend that weft speaks; flannel compares it with case.
-pub const VXLAN: &str = "vxlan";
 
 /// The key of the VTEP's MAC and VNI.
 pub const fn backend_data(family: Family) -> &'static str {
@@ -106,13 +104,17 @@ impl Spelling {
     }
 }
 
-/// The text of `backend-data`, byte for byte as flannel writes it if compact.
-pub fn format_backend_data(vni: Vni, mac: Mac, spelling: Spelling) -> String {
+/// The text of `backend-data`, byte for byte as flannel writes it if compact. `vtep` is `None` with the
+/// host-gw backend: `null`, which nobody reads.
+pub fn format_backend_data(vtep: Option<(Vni, Mac)>, spelling: Spelling) -> String {
     let space = match spelling {
         Spelling::Compact => "",
         Spelling::Spaced => " ",
     };
-    format!(r#"{{"VNI":{vni},{space}"VtepMAC":"{mac}"}}"#)
+    match vtep {
+        Some((vni, mac)) => format!(r#"{{"VNI":{vni},{space}"VtepMAC":"{mac}"}}"#),
+        None => format!("null{space}"),
+    }
 }
 
 /// What a node says of its VTEP.
@@ -282,11 +284,12 @@ mod tests {
     fn backend_data_is_written_as_flannel_writes_it() {
         let mac = "3A:1F:00:bb:cc:0d".parse().expect("a MAC");
         let vni = Vni::new(1).expect("a VNI");
-        let compact = format_backend_data(vni, mac, Spelling::Compact);
+        let compact = format_backend_data(Some((vni, mac)), Spelling::Compact);
         assert_eq!(compact, r#"{"VNI":1,"VtepMAC":"3a:1f:00:bb:cc:0d"}"#);
-        let spaced = format_backend_data(vni, mac, Spelling::Spaced);
+        let spaced = format_backend_data(Some((vni, mac)), Spelling::Spaced);
         assert_eq!(spaced, r#"{"VNI":1, "VtepMAC":"3a:1f:00:bb:cc:0d"}"#);
         assert_eq!(parse_backend_data(&compact), parse_backend_data(&spaced));
+        assert_eq!([Spelling::Compact, Spelling::Spaced].map(|how| format_backend_data(None, how)), ["null", "null "]);
     }
 
     #[test]
@@ -294,7 +297,7 @@ mod tests {
         // What flanneld does to find the MAC it had: trim quotes and braces, cut at `:"`, want two parts.
         let mac: Mac = "3a:1f:00:bb:cc:0d".parse().expect("a MAC");
         for spelling in [Spelling::Compact, Spelling::Spaced] {
-            let text = format_backend_data(Vni::new(4096).expect("a VNI"), mac, spelling);
+            let text = format_backend_data(Vni::new(4096).map(|vni| (vni, mac)), spelling);
             let parts: Vec<_> = text.trim_matches(['"', '}']).split(":\"").collect();
             assert_eq!(parts.len(), 2, "{text}");
             assert_eq!(parts.last().map(|part| part.parse()), Some(Ok(mac)));

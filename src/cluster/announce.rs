@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::model::addr::{ByFamily, Family, Mac, Vni};
 use crate::model::node::{NodeName, OwnNode};
+use crate::model::settings::Backend;
 
 use super::annotations::{self as keys, Keys, Spelling};
 use super::api::NodesApi;
@@ -23,15 +24,19 @@ use super::wire::SlimNode;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Our VTEP in one family.
+/// Where we are reached in one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vtep {
-    /// Its VNI.
-    pub vni: Vni,
-    /// The MAC of the device, as it is.
-    pub mac: Mac,
+pub struct Place {
+    /// The VNI and the MAC of the device, as they are; `None` with the host-gw backend.
+    pub vtep: Option<(Vni, Mac)>,
     /// The address to be reached at, unless the Node has a `public-ip-overwrite`.
     pub public_ip: IpAddr,
+}
+
+impl Place {
+    const fn backend(&self) -> Backend {
+        if self.vtep.is_some() { Backend::Vxlan } else { Backend::HostGw }
+    }
 }
 
 /// Annotations to be written, and nothing else.
@@ -54,33 +59,31 @@ impl Patch {
 
 /// What is to be written so that our Node says what it should; `None` if it does.
 ///
-/// Families without a VTEP are left as they are: flannel never takes an annotation away either.
-pub fn decide(keys: &Keys, vteps: &ByFamily<Option<Vtep>>, own: &OwnNode) -> Option<Patch> {
-    let differs = |family: Family| vteps.get(family).is_some_and(|vtep| !says(own, family, &vtep));
-    let common = [(keys::KUBE_SUBNET_MANAGER, "true"), (keys::BACKEND_TYPE, keys::VXLAN)];
+/// Families without a place are left as they are: flannel never takes an annotation away either.
+pub fn decide(keys: &Keys, places: &ByFamily<Option<Place>>, own: &OwnNode) -> Option<Patch> {
+    let differs = |family: Family| places.get(family).is_some_and(|place| !says(own, family, &place));
+    let backend = places.v4.or(places.v6)?.backend();
+    let common = [(keys::KUBE_SUBNET_MANAGER, "true"), (keys::BACKEND_TYPE, backend.label())];
     let changed = ByFamily::from_fn(differs);
     let mut annotations = Map::new();
-    if vteps.v4.is_none() && vteps.v6.is_none() {
-        return None;
-    }
     for (key, value) in common {
         if own.annotations.get(key).map(|text| &**text) != Some(value) {
             annotations.insert(keys.full(key), value.into());
         }
     }
     for family in Family::BOTH {
-        let Some(vtep) = vteps.get(family) else { continue };
+        let Some(place) = places.get(family) else { continue };
         let other = match family {
             Family::V4 => changed.v6,
             Family::V6 => changed.v4,
         };
         if *changed.get(family) {
-            let data = keys::format_backend_data(vtep.vni, vtep.mac, Spelling::Compact);
+            let data = keys::format_backend_data(place.vtep, Spelling::Compact);
             annotations.insert(keys.full(keys::backend_data(family)), data.into());
-            annotations.insert(keys.full(keys::public_ip(family)), advertised(own, family, vtep).into());
+            annotations.insert(keys.full(keys::public_ip(family)), advertised(own, family, place).into());
         } else if other {
-            let spelling = spelling(own, family, vtep).map_or(Spelling::Compact, Spelling::other);
-            let data = keys::format_backend_data(vtep.vni, vtep.mac, spelling);
+            let spelling = spelling(own, family, place).map_or(Spelling::Compact, Spelling::other);
+            let data = keys::format_backend_data(place.vtep, spelling);
             annotations.insert(keys.full(keys::backend_data(family)), data.into());
         }
     }
@@ -105,24 +108,24 @@ pub async fn send(
     }
 }
 
-/// Whether the Node says this of our VTEP, in either spelling.
-fn says(own: &OwnNode, family: Family, vtep: &Vtep) -> bool {
+/// Whether the Node says this of us, in either spelling.
+fn says(own: &OwnNode, family: Family, place: &Place) -> bool {
     let address = own.annotations.get(keys::public_ip(family)).map(|text| &**text);
-    spelling(own, family, vtep).is_some() && address == Some(&advertised(own, family, vtep))
+    spelling(own, family, place).is_some() && address == Some(&advertised(own, family, place))
 }
 
-/// How the Node spells our VTEP; `None` if it says something else.
-fn spelling(own: &OwnNode, family: Family, vtep: &Vtep) -> Option<Spelling> {
+/// How the Node spells our `backend-data`; `None` if it says something else.
+fn spelling(own: &OwnNode, family: Family, place: &Place) -> Option<Spelling> {
     let text = own.annotations.get(keys::backend_data(family))?;
-    let matches = |spelling: &Spelling| **text == *keys::format_backend_data(vtep.vni, vtep.mac, *spelling);
+    let matches = |spelling: &Spelling| **text == *keys::format_backend_data(place.vtep, *spelling);
     [Spelling::Compact, Spelling::Spaced].into_iter().find(matches)
 }
 
 /// The text of `public-ip`: an overwrite is copied as it stands, as flannel does.
-fn advertised(own: &OwnNode, family: Family, vtep: &Vtep) -> String {
+fn advertised(own: &OwnNode, family: Family, place: &Place) -> String {
     let overwrite = own.annotations.get(keys::public_ip_overwrite(family));
     match (own.overwrite.get(family), overwrite) {
         (Some(_), Some(text)) => text.to_string(),
-        _ => vtep.public_ip.to_string(),
+        _ => place.public_ip.to_string(),
     }
 }

@@ -10,6 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::model::addr::{ByFamily, Family, NotASubnet, Subnet, Vni};
 use crate::model::node::{Absence, NodeName, NodeRecord, OwnNode, Peer, Standing, Unusable};
+use crate::model::settings::Backend;
 
 use super::annotations::{self as keys, shorten};
 use super::wire::SlimNode;
@@ -25,13 +26,13 @@ pub fn name(node: &SlimNode<'_>) -> Option<NodeName> {
     (1..=MAX_NAME).contains(&name.len()).then(|| name.into())
 }
 
-/// What a node is to us. `vni` is ours: packets of another would not be taken.
-pub fn record(name: NodeName, node: &SlimNode<'_>, vni: Vni) -> NodeRecord {
+/// What a node is to us. `vni` is ours: packets of another would not be taken. `None` is the host-gw backend.
+pub fn record(name: NodeName, node: &SlimNode<'_>, vni: Option<Vni>) -> NodeRecord {
     NodeRecord {
         name,
         uid: shorten(&node.meta.uid),
         created: seconds(&node.meta.created).unwrap_or(i64::MAX),
-        standing: match gate(node) {
+        standing: match gate(node, if vni.is_some() { Backend::Vxlan } else { Backend::HostGw }) {
             Ok(()) => ByFamily::from_fn(|family| standing(node, family, vni)),
             Err(refusal) => ByFamily::from_fn(|family| refused(node, family, &refusal)),
         },
@@ -81,14 +82,14 @@ enum Refusal {
 }
 
 /// Whether the node takes part at all, by the two annotations that say so.
-fn gate(node: &SlimNode<'_>) -> Result<(), Refusal> {
+fn gate(node: &SlimNode<'_>, ours: Backend) -> Result<(), Refusal> {
     if node.annotation(keys::KUBE_SUBNET_MANAGER) != Some("true") {
         return Err(Refusal::Absent(Absence::NotFlannel));
     }
     match node.annotation(keys::BACKEND_TYPE) {
-        Some(keys::VXLAN) => Ok(()),
+        Some(theirs) if theirs == ours.label() => Ok(()),
         Some("") | None => Err(Refusal::Unusable(Unusable::Missing(keys::BACKEND_TYPE))),
-        Some(other) => Err(Refusal::Absent(Absence::OtherBackend(shorten(other)))),
+        Some(other) => Err(Refusal::Absent(Absence::OtherBackend { theirs: shorten(other), ours: ours.label() })),
     }
 }
 
@@ -103,7 +104,7 @@ fn refused(node: &SlimNode<'_>, family: Family, refusal: &Refusal) -> Standing {
     }
 }
 
-fn standing(node: &SlimNode<'_>, family: Family, vni: Vni) -> Standing {
+fn standing(node: &SlimNode<'_>, family: Family, vni: Option<Vni>) -> Standing {
     let subnet = match pod_cidr(node, family) {
         Ok(Some(subnet)) => subnet,
         Ok(None) => return Standing::Absent(Absence::NoPodCidr),
@@ -123,21 +124,28 @@ fn standing(node: &SlimNode<'_>, family: Family, vni: Vni) -> Standing {
     }
 }
 
-fn peer(node: &SlimNode<'_>, family: Family, subnet: Subnet, vni: Vni) -> Result<Peer, Unusable> {
+fn peer(node: &SlimNode<'_>, family: Family, subnet: Subnet, vni: Option<Vni>) -> Result<Peer, Unusable> {
     let text = |key| node.annotation(key).ok_or(Unusable::Missing(key));
     let bad =
         |key, value: &str, reason: &str| Unusable::Annotation { key, value: shorten(value), reason: reason.into() };
 
-    let key = keys::backend_data(family);
-    let value = text(key)?;
-    let data = keys::parse_backend_data(value).map_err(|reason| bad(key, value, reason))?;
-    if let Some(theirs) = data.vni.filter(|theirs| *theirs != u64::from(vni.get())) {
-        return Err(Unusable::OtherVni { theirs, ours: vni.get() });
-    }
+    let mac = match vni {
+        // Nobody looks at what a host-gw node says of its backend: it says "null".
+        None => None,
+        Some(vni) => {
+            let key = keys::backend_data(family);
+            let value = text(key)?;
+            let data = keys::parse_backend_data(value).map_err(|reason| bad(key, value, reason))?;
+            if let Some(theirs) = data.vni.filter(|theirs| *theirs != u64::from(vni.get())) {
+                return Err(Unusable::OtherVni { theirs, ours: vni.get() });
+            }
+            Some(data.mac)
+        }
+    };
     let key = keys::public_ip(family);
     let value = text(key)?;
     let public_ip = keys::parse_public_ip(family, value).map_err(|reason| bad(key, value, reason))?;
-    Ok(Peer { subnet, mac: data.mac, public_ip })
+    Ok(Peer { subnet, mac, public_ip })
 }
 
 // === Pod CIDRs ===

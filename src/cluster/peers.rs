@@ -17,8 +17,8 @@ use super::wire::SlimNode;
 pub struct Viewpoint {
     /// The name of our own Node.
     pub own: NodeName,
-    /// Our VNI.
-    pub vni: Vni,
+    /// Our VNI; `None` with the host-gw backend, which has none.
+    pub vni: Option<Vni>,
 }
 
 /// A Node, read.

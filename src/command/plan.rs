@@ -71,7 +71,7 @@ fn read_nodes(config: &PlanConfig) -> Result<Snapshot, String> {
 /// The cluster, as a saved list of Nodes shows it.
 fn snapshot(config: &PlanConfig, json: &[u8]) -> Result<Snapshot, String> {
     let keys = Keys::new(&config.annotation_prefix).map_err(|error| error.to_string())?;
-    let view = Viewpoint { own: config.node_name.clone(), vni: config.settings.overlay.vni };
+    let view = Viewpoint { own: config.node_name.clone(), vni: config.settings.overlay.tunnel() };
     let list = Page::read_file(&keys, json)
         .map_err(|problem| format!("{problem}; what `kubectl get nodes -o json` prints is expected"))?;
     let mut peers = Peers::default();

@@ -17,9 +17,9 @@ use super::flags::{
 };
 use super::netconf::{self, NetConf, NetConfError};
 use crate::model::addr::{ByFamily, Family};
-use crate::model::filter::{FilterRules, Masquerade};
+use crate::model::filter::{FilterRules, Masquerade, VtepFilter};
 use crate::model::node::NodeName;
-use crate::model::settings::{CniForm, Overlay, Settings, UnderlayRules};
+use crate::model::settings::{Backend, CniForm, Overlay, Settings, UnderlayRules};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -256,7 +256,14 @@ fn node(args: NodeArgs, net: &NetConfigArgs, mut notices: Vec<String>) -> Result
     let masquerade = args
         .ip_masq
         .then_some(Masquerade { exclude: args.ip_masq_exclude, fully_random: !args.ip_masq_fully_random_disable });
-    let filter = FilterRules { masquerade, vteps: args.vtep_filter.into() };
+    let vteps = match (conf.overlay.backend, args.vtep_filter.into()) {
+        (Backend::HostGw, VtepFilter::Audit | VtepFilter::Enforce) => {
+            notices.push("--vtep-filter has no effect with the host-gw backend: nothing is encapsulated".to_owned());
+            VtepFilter::Off
+        }
+        (_, vteps) => vteps,
+    };
+    let filter = FilterRules { masquerade, vteps };
     let settings = Settings { overlay: conf.overlay, underlay, filter };
     Ok(Node { name, annotation_prefix: args.kube_annotation_prefix, settings, notices })
 }

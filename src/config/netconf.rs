@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::json::{Fields, Json};
 use crate::model::addr::{ByFamily, Family, Subnet, Vni};
-use crate::model::settings::{DEFAULT_PORT, Overlay};
+use crate::model::settings::{Backend, DEFAULT_PORT, Overlay};
 
 /// The file, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +58,9 @@ pub enum NetConfError {
     #[error("EnableIPv4 and EnableIPv6 are both false; at least one must be true")]
     NoFamily,
     /// Another backend of flannel's.
-    #[error("Backend.Type is {0:?}; weft has one backend, \"vxlan\": a cluster on another backend stays with flannel")]
+    #[error(
+        "Backend.Type is {0:?}; weft has \"vxlan\" and \"host-gw\": a cluster on another backend stays with flannel"
+    )]
     OtherBackend(String),
 }
 
@@ -162,6 +164,7 @@ fn backend_overlay(
 ) -> Result<Overlay, NetConfError> {
     let mut overlay = Overlay {
         networks,
+        backend: Backend::Vxlan,
         vni: DEFAULT_VNI,
         port: DEFAULT_PORT,
         mtu: None,
@@ -178,24 +181,36 @@ fn backend_overlay(
         Some(Json::Object(members)) => Fields::new("Backend.", members),
         Some(other) => return Err(wrong("Backend".to_owned(), &other, "an object such as {\"Type\": \"vxlan\"}")),
     };
-    backend_type(&mut fields, notices)?;
+    overlay.backend = backend_type(&mut fields, notices)?;
     if let Some(vni) = number(&mut fields, "VNI", 0..=Vni::MAX, "", notices)? {
         overlay.vni = Vni::new(vni).unwrap_or(DEFAULT_VNI);
     }
-    if let Some(port) = number(&mut fields, "Port", 0..=u32::from(u16::MAX), ", 0 meaning 8472", notices)? {
-        overlay.port = u16::try_from(port).ok().filter(|port| *port != 0).unwrap_or(DEFAULT_PORT);
+    match overlay.backend {
+        Backend::Vxlan => vxlan(&mut overlay, &mut fields, notices)?,
+        // The VNI still says which device of before is to go. flannel takes the underlay's MTU here whatever is set.
+        Backend::HostGw => {}
     }
-    overlay.mtu = outer_mtu(&mut fields, &overlay.networks, notices)?;
-    overlay.gbp = boolean(&mut fields, "GBP", notices)?.unwrap_or(false);
-    overlay.learning = boolean(&mut fields, "Learning", notices)?.unwrap_or(false);
-    overlay.direct_routing = boolean(&mut fields, "DirectRouting", notices)?.unwrap_or(false);
     for key in ["Name", "MacPrefix"] {
         if fields.take(key, notices).is_some() {
             notices.push(format!("Backend.{key} is for Windows nodes; it is ignored here"));
         }
     }
-    notices.extend(fields.leftovers().map(|key| format!("{key} is not a setting of the vxlan backend; it is ignored")));
+    let backend = overlay.backend.label();
+    notices.extend(
+        fields.leftovers().map(|key| format!("{key} is not a setting of the {backend} backend; it is ignored")),
+    );
     Ok(overlay)
+}
+
+fn vxlan(overlay: &mut Overlay, fields: &mut Fields, notices: &mut Vec<String>) -> Result<(), NetConfError> {
+    if let Some(port) = number(fields, "Port", 0..=u32::from(u16::MAX), ", 0 meaning 8472", notices)? {
+        overlay.port = u16::try_from(port).ok().filter(|port| *port != 0).unwrap_or(DEFAULT_PORT);
+    }
+    overlay.mtu = outer_mtu(fields, &overlay.networks, notices)?;
+    overlay.gbp = boolean(fields, "GBP", notices)?.unwrap_or(false);
+    overlay.learning = boolean(fields, "Learning", notices)?.unwrap_or(false);
+    overlay.direct_routing = boolean(fields, "DirectRouting", notices)?.unwrap_or(false);
+    Ok(())
 }
 
 /// flannel's `defaultVNI`.
@@ -204,14 +219,16 @@ const DEFAULT_VNI: Vni = match Vni::new(1) {
     None => unreachable!(),
 };
 
-fn backend_type(fields: &mut Fields, notices: &mut Vec<String>) -> Result<(), NetConfError> {
+fn backend_type(fields: &mut Fields, notices: &mut Vec<String>) -> Result<Backend, NetConfError> {
     match fields.take("Type", notices) {
-        Some(Json::Plain(Value::String(name))) if name.eq_ignore_ascii_case("vxlan") => Ok(()),
-        Some(Json::Plain(Value::String(name))) => Err(NetConfError::OtherBackend(name)),
-        Some(other) => Err(wrong(fields.name("Type"), &other, "\"vxlan\"")),
+        Some(Json::Plain(Value::String(name))) => {
+            let mut known = [Backend::Vxlan, Backend::HostGw].into_iter();
+            known.find(|known| name.eq_ignore_ascii_case(known.label())).ok_or(NetConfError::OtherBackend(name))
+        }
+        Some(other) => Err(wrong(fields.name("Type"), &other, "\"vxlan\" or \"host-gw\"")),
         None => Err(NetConfError::Missing {
             key: "Backend.Type",
-            why: "a Backend must say what it is; weft knows \"vxlan\"",
+            why: "a Backend must say what it is; weft knows \"vxlan\" and \"host-gw\"",
         }),
     }
 }

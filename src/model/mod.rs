@@ -19,5 +19,5 @@ pub use device::DeviceSpec;
 pub use host::{Address, DefaultRoute, Host, Link, LinkKind, VxlanAttributes};
 pub use node::{NodeRecord, OwnNode, Peer, Snapshot, Standing, Unusable};
 pub use op::{Ack, Dev, LinkOp, Op, Refusal};
-pub use settings::{Overlay, Settings, UnderlayRules};
+pub use settings::{Backend, Overlay, Settings, UnderlayRules};
 pub use table::{Entry, FdbKey, Neighbour, Route, RouteKey, Tables};

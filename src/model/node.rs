@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::addr::{ByFamily, Mac, NotASubnet, Subnet};
+use super::addr::{ByFamily, IfName, Mac, NotASubnet, Subnet};
 
 /// A node of the cluster, by name.
 pub type NodeName = Arc<str>;
@@ -46,8 +46,8 @@ pub enum Standing {
 pub struct Peer {
     /// Its pod CIDR, from `spec.podCIDRs`.
     pub subnet: Subnet,
-    /// Its VTEP's MAC, from `backend-data`.
-    pub mac: Mac,
+    /// Its VTEP's MAC, from `backend-data`. `None` with the host-gw backend, which has none.
+    pub mac: Option<Mac>,
     /// Where to send its packets, from `public-ip`.
     pub public_ip: IpAddr,
 }
@@ -59,8 +59,13 @@ pub enum Absence {
     #[error("annotation kube-subnet-manager is not \"true\"")]
     NotFlannel,
     /// `backend-type` names another backend.
-    #[error("backend-type is {0:?}, not \"vxlan\"")]
-    OtherBackend(Box<str>),
+    #[error("backend-type is {theirs:?}, ours is {ours:?}")]
+    OtherBackend {
+        /// As it stands there.
+        theirs: Box<str>,
+        /// From our configuration.
+        ours: &'static str,
+    },
     /// It has no pod CIDR of this family.
     #[error("no pod CIDR of this family")]
     NoPodCidr,
@@ -104,11 +109,23 @@ pub enum Unusable {
         /// From our configuration.
         ours: u32,
     },
+    /// With the host-gw backend: a route straight to it cannot be made.
+    #[error(
+        "public IP {ip} is not on the network of {underlay}: the host-gw backend reaches nobody through a router; \
+         routes to it, if there are any, stay as they are (`ip route get {ip} oif {underlay}`)"
+    )]
+    NotOnLink {
+        /// Its public IP.
+        ip: IpAddr,
+        /// The interface that packets leave by.
+        underlay: IfName,
+    },
 }
 
 impl Unusable {
     /// Every label, for metrics that start at zero.
-    pub const LABELS: [&'static str; 4] = ["pod_cidr", "missing_annotation", "bad_annotation", "vni_mismatch"];
+    pub const LABELS: [&'static str; 5] =
+        ["pod_cidr", "missing_annotation", "bad_annotation", "vni_mismatch", "not_on_link"];
 
     /// A metric label: one of a handful.
     pub const fn label(&self) -> &'static str {
@@ -117,6 +134,7 @@ impl Unusable {
             Self::Missing(_) => "missing_annotation",
             Self::Annotation { .. } => "bad_annotation",
             Self::OtherVni { .. } => "vni_mismatch",
+            Self::NotOnLink { .. } => "not_on_link",
         }
     }
 }

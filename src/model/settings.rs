@@ -12,11 +12,33 @@ use super::host::Scope;
 /// The VXLAN destination port that Linux takes when flannel names none.
 pub const DEFAULT_PORT: u16 = 8472;
 
+/// How packets for pods get from node to node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// In VXLAN.
+    Vxlan,
+    /// As they are, routed to the node's public IP: every node has to be on one network.
+    HostGw,
+}
+
+impl Backend {
+    /// flannel's word for it, in `net-conf.json` and in the annotation `backend-type`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::HostGw => "host-gw",
+        }
+    }
+}
+
 /// The overlay, as `net-conf.json` describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overlay {
     /// The pod network of each enabled family; `None` is a family that is off.
     pub networks: ByFamily<Option<Subnet>>,
+    /// How packets get from node to node. What follows is of VXLAN; with another backend the VNI says which
+    /// device of before is to go.
+    pub backend: Backend,
     /// Network identifier; 1 unless set.
     pub vni: Vni,
     /// UDP destination port; [`DEFAULT_PORT`] unless set.
@@ -40,7 +62,16 @@ impl Overlay {
     /// What a look at the kernel has to cover; `reach` is `--iface-can-reach`.
     pub fn scope(&self, reach: Option<IpAddr>) -> Scope {
         let device = |family| self.networks.get(family).map(|_| self.device(family));
-        Scope { devices: ByFamily::from_fn(device), networks: self.networks, reach, ways: self.direct_routing }
+        let ways = self.direct_routing || self.backend == Backend::HostGw;
+        Scope { devices: ByFamily::from_fn(device), networks: self.networks, reach, ways }
+    }
+
+    /// Our VNI, if packets are encapsulated.
+    pub const fn tunnel(&self) -> Option<Vni> {
+        match self.backend {
+            Backend::Vxlan => Some(self.vni),
+            Backend::HostGw => None,
+        }
     }
 
     /// What weft may have made here with another configuration too: the device of a family that is off now.

@@ -132,7 +132,7 @@ pub fn bridge_address(env: &SubnetEnv, family: Family) -> Option<IpAddr> {
 mod tests {
     use super::*;
     use crate::model::addr::Vni;
-    use crate::model::settings::DEFAULT_PORT;
+    use crate::model::settings::{Backend, DEFAULT_PORT};
 
     const V4: &str =
         "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n";
@@ -147,7 +147,16 @@ mod tests {
     fn overlay(v4: bool, v6: bool) -> Overlay {
         let networks = ByFamily { v4: v4.then(|| subnet("10.244.0.0/16")), v6: v6.then(|| subnet("fd00:10:244::/56")) };
         let vni = Vni::new(1).expect("a VNI");
-        Overlay { networks, vni, port: DEFAULT_PORT, mtu: None, gbp: false, learning: false, direct_routing: false }
+        Overlay {
+            networks,
+            backend: Backend::Vxlan,
+            vni,
+            port: DEFAULT_PORT,
+            mtu: None,
+            gbp: false,
+            learning: false,
+            direct_routing: false,
+        }
     }
 
     fn env(v4: bool, v6: bool) -> Option<SubnetEnv> {

@@ -140,7 +140,7 @@ impl<'a> People<'a> {
         Self {
             wanted,
             by_base: held_base.chain(by_base).collect(),
-            by_mac: held_mac.chain(peers().map(|(name, peer)| (peer.mac, name))).collect(),
+            by_mac: held_mac.chain(peers().filter_map(|(name, peer)| Some((peer.mac?, name)))).collect(),
             names: peers().map(|(name, _)| name).chain(wanted.held.values()).collect(),
             held: wanted.held.values().collect(),
         }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use super::direct::OnLink;
+use super::direct::Routing;
 use crate::model::addr::{Mac, Subnet, bits};
 use crate::model::node::{NodeName, Peer};
 
@@ -18,16 +18,16 @@ pub struct Ground {
     pub network: Subnet,
     /// Our own pod CIDR.
     pub own: Subnet,
-    /// Our own VTEP's MAC.
-    pub mac: Mac,
+    /// Our own VTEP's MAC, if we have one.
+    pub mac: Option<Mac>,
     /// The address that we announce.
     pub public_ip: IpAddr,
     /// What of the underlay interface no pod CIDR may overlap: its addresses over IPv4, its networks over IPv6.
     pub underlay: Vec<Subnet>,
     /// Every address of this host.
     pub addresses: BTreeSet<IpAddr>,
-    /// Who is on the same network, if peers that are need no encapsulation.
-    pub on_link: Option<OnLink>,
+    /// Which way packets go to peers.
+    pub routing: Routing,
 }
 
 /// Why a claim is refused.
@@ -156,10 +156,10 @@ impl<'a> Claims<'a> {
     /// The first thing that stands against it.
     pub fn grant(&mut self, name: &'a NodeName, peer: &Peer) -> Result<(), Refused> {
         self.subnet_is_free(peer.subnet)?;
-        self.mac_is_free(peer.mac)?;
+        peer.mac.map_or(Ok(()), |mac| self.mac_is_free(mac))?;
         self.public_ip_is_free(peer)?;
         self.hold(name, peer.subnet);
-        self.macs.insert(peer.mac, name);
+        self.macs.extend(peer.mac.map(|mac| (mac, name)));
         self.public_ips.insert(bits(peer.public_ip), name);
         if self.ground.network.contains(peer.public_ip) {
             self.in_network.insert(bits(peer.public_ip), peer.public_ip);
@@ -207,7 +207,7 @@ impl<'a> Claims<'a> {
     }
 
     fn mac_is_free(&self, mac: Mac) -> Result<(), Refused> {
-        if self.ground.mac == mac {
+        if self.ground.mac == Some(mac) {
             return Err(Refused::OurMac(mac));
         }
         match self.macs.get(&mac) {

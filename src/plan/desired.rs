@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::claims::{Claims, Ground};
-use super::direct::OnLink;
-use crate::model::addr::{ByFamily, Family, Subnet};
-use crate::model::node::{NodeName, NodeRecord, Peer, Snapshot, Standing};
+use super::direct::{OnLink, Routing};
+use crate::model::addr::{ByFamily, Family, IfIndex, Subnet};
+use crate::model::node::{NodeName, NodeRecord, Peer, Snapshot, Standing, Unusable};
 use crate::model::table::{FALLBACK, Fdb, FdbKey, Neighbour, Route, RouteKey, Tables, peer_metric};
 
 /// Everything wanted of the tables, and every node that gets none.
@@ -62,6 +62,12 @@ impl Wanted {
         self.routes_to(subnet).next().is_some_and(|(_, route)| route.dev.is_some())
     }
 
+    /// The interface that a peer is reached over, if it is never encapsulated.
+    pub fn only_over(&self, dst: Subnet) -> Option<IfIndex> {
+        let mut routes = self.routes_to(dst).map(|(_, route)| route.dev);
+        routes.next().flatten().filter(|_| routes.next().is_none())
+    }
+
     /// The routes to a peer; the kernel takes the first.
     pub fn routes_to(&self, dst: Subnet) -> impl Iterator<Item = (&RouteKey, &Route)> {
         self.tables.routes.range(RouteKey { dst, metric: 0 }..=RouteKey { dst, metric: u32::MAX })
@@ -100,33 +106,57 @@ fn wanted<'a>(family: Family, by_seniority: &[&'a NodeRecord], ground: &'a Groun
                 }
                 Without::Unusable(reason.label(), reason.to_string())
             }
-            Standing::Usable(peer) => match claims.grant(name, peer) {
-                Ok(()) => {
-                    peers.push((peer.subnet, (name.clone(), *peer)));
-                    continue;
+            Standing::Usable(peer) => {
+                // Who is on which network is this host's affair: it comes after what all agree on.
+                let out_of_reach = || out_of_reach(peer, &ground.routing);
+                match claims.grant(name, peer).map(|()| out_of_reach()) {
+                    Ok(None) => {
+                        peers.push((peer.subnet, (name.clone(), *peer)));
+                        continue;
+                    }
+                    Ok(Some(reason)) => {
+                        wanted.held.insert(peer.subnet, name.clone());
+                        Without::Unusable(reason.label(), reason.to_string())
+                    }
+                    Err(refused) => Without::Rejected(refused.label(), refused.to_string()),
                 }
-                Err(refused) => Without::Rejected(refused.label(), refused.to_string()),
-            },
+            }
         };
         wanted.without.insert(name.clone(), without);
     }
     wanted.peers = peers.into_iter().collect();
-    wanted.tables = tables(&wanted.peers, ground.on_link.as_ref());
+    wanted.tables = tables(&wanted.peers, &ground.routing);
     wanted
 }
 
-/// The three rows of every peer; with direct routing also the route to each that is on the same network.
-fn tables(peers: &BTreeMap<Subnet, (NodeName, Peer)>, on_link: Option<&OnLink>) -> Tables {
+/// Why no route can be made to a peer that has to have a direct one.
+fn out_of_reach(peer: &Peer, routing: &Routing) -> Option<Unusable> {
+    let Routing::Direct { on_link, underlay } = routing else { return None };
+    let (ip, underlay) = (peer.public_ip, underlay.clone());
+    on_link.interface_of(ip).is_none().then_some(Unusable::NotOnLink { ip, underlay })
+}
+
+/// The three rows of every peer; with direct routing also the route to each that is on the same network, and
+/// with host-gw nothing but that.
+fn tables(peers: &BTreeMap<Subnet, (NodeName, Peer)>, routing: &Routing) -> Tables {
     let peers = || peers.values().map(|(_, peer)| peer);
+    let vteps = || peers().filter_map(|peer| Some((peer, peer.mac?)));
     Tables {
-        routes: match on_link {
-            None => peers().map(|peer| encapsulated(peer, 0)).collect(),
-            Some(on_link) => peers().flat_map(|peer| either_way(peer, on_link)).collect(),
+        routes: match routing {
+            Routing::Encapsulated => peers().map(|peer| encapsulated(peer, 0)).collect(),
+            Routing::Either(on_link) => peers().flat_map(|peer| either_way(peer, on_link)).collect(),
+            Routing::Direct { on_link, .. } => peers().filter_map(|peer| direct(peer, on_link)).collect(),
         },
-        neighbours: peers().map(|peer| (peer.subnet.base(), Neighbour { mac: peer.mac })).collect(),
-        fdb: peers().map(|peer| (FdbKey::new(peer.mac, peer.public_ip), Fdb::to(peer.public_ip))).collect(),
+        neighbours: vteps().map(|(peer, mac)| (peer.subnet.base(), Neighbour { mac })).collect(),
+        fdb: vteps().map(|(peer, mac)| (FdbKey::new(mac, peer.public_ip), Fdb::to(peer.public_ip))).collect(),
         ..Tables::default()
     }
+}
+
+/// The metric is spread as that of the encapsulated ones: each has a gateway of its own, too.
+fn direct(peer: &Peer, on_link: &OnLink) -> Option<(RouteKey, Route)> {
+    let dev = on_link.interface_of(peer.public_ip)?;
+    Some((RouteKey { dst: peer.subnet, metric: peer_metric(peer.subnet) }, Route::direct(peer.public_ip, dev)))
 }
 
 fn encapsulated(peer: &Peer, extra: u32) -> (RouteKey, Route) {
@@ -142,12 +172,9 @@ fn encapsulated(peer: &Peer, extra: u32) -> (RouteKey, Route) {
 /// (`an_ipv6_onlink_gateway_may_have_a_route_of_its_own`).
 fn either_way(peer: &Peer, on_link: &OnLink) -> impl Iterator<Item = (RouteKey, Route)> + use<> {
     let base = peer.subnet.base();
-    let direct = on_link.interface_of(peer.public_ip).map(|dev| {
-        (RouteKey { dst: peer.subnet, metric: peer_metric(peer.subnet) }, Route::direct(peer.public_ip, dev))
-    });
     let gateway = (Family::of(base) == Family::V6).then(|| {
         let dst = Subnet::host(base);
         (RouteKey { dst, metric: peer_metric(dst) }, Route::over_the_device())
     });
-    [Some(encapsulated(peer, FALLBACK)), direct, gateway].into_iter().flatten()
+    [Some(encapsulated(peer, FALLBACK)), direct(peer, on_link), gateway].into_iter().flatten()
 }

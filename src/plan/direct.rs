@@ -2,14 +2,32 @@
 //!
 //! A peer is if the best route to its public IP leads straight to it: no gateway, one interface, one
 //! that has neighbours. Longest prefix first, then the smallest metric, as the kernel chooses. Only the
-//! main table is looked at: policy rules are not.
+//! main table is looked at: policy rules are not. With the host-gw backend only the routes over the underlay
+//! count: the kernel looks for a gateway on the interface that it is given (`fib_check_nh_v4_gw`,
+//! `ip6_route_check_nh`).
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 use crate::model::addr::{Family, IfIndex, IfName, Subnet};
-use crate::model::host::{Host, Way};
+use crate::model::host::{Host, Link, Way};
+
+/// Which way packets go to peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Routing {
+    /// To all of them through the device.
+    Encapsulated,
+    /// Through the device, and straight to those on the same network (`DirectRouting`).
+    Either(OnLink),
+    /// Straight to all of them (host-gw).
+    Direct {
+        /// Who can be reached so.
+        on_link: OnLink,
+        /// The interface.
+        underlay: IfName,
+    },
+}
 
 /// The networks that the host is on, and the ways to all others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,14 +41,22 @@ pub struct OnLink {
 impl OnLink {
     /// As it was seen. `ours` are the names of our own devices: what is behind those is not near.
     pub fn new(host: &Host, family: Family, ours: &[IfName]) -> Self {
-        let near: Vec<IfIndex> = host
-            .links
-            .iter()
-            .filter(|link| link.running && !link.loopback && link.mac.is_some() && !ours.contains(&link.name))
-            .map(|link| link.index)
-            .collect();
+        let has_neighbours =
+            |link: &&Link| link.running && !link.loopback && link.mac.is_some() && !ours.contains(&link.name);
+        let near: Vec<IfIndex> = host.links.iter().filter(has_neighbours).map(|link| link.index).collect();
+        Self::over(host.ways.iter().filter(|way| way.dst.family() == family), &near)
+    }
+
+    /// The networks that one interface is on, whatever other interfaces lead to. A carrier is not asked for:
+    /// there is no other way, so that a cable pulled out takes no route away.
+    pub fn of(host: &Host, family: Family, underlay: IfIndex) -> Self {
+        let on_it = |way: &&Way| way.dst.family() == family && way.oif == Some(underlay);
+        Self::over(host.ways.iter().filter(on_it), &[underlay])
+    }
+
+    fn over<'a>(ways: impl Iterator<Item = &'a Way>, near: &[IfIndex]) -> Self {
         let mut best: BTreeMap<Subnet, (u32, Option<IfIndex>)> = BTreeMap::new();
-        for Way { dst, metric, oif, on_link } in host.ways.iter().filter(|way| way.dst.family() == family) {
+        for Way { dst, metric, oif, on_link } in ways {
             let to = oif.filter(|oif| *on_link && near.contains(oif));
             match best.entry(*dst) {
                 Entry::Vacant(place) => drop(place.insert((*metric, to))),

@@ -195,10 +195,11 @@ mod tests {
 
     fn overlay() -> Overlay {
         use crate::model::addr::{ByFamily, Vni};
+        use crate::model::settings::Backend;
         let networks = ByFamily { v4: "10.244.0.0/16".parse().ok(), v6: None };
         let vni = Vni::new(1).expect("small");
         let (port, mtu, gbp, learning, direct_routing) = (8472, None, false, false, false);
-        Overlay { networks, vni, port, mtu, gbp, learning, direct_routing }
+        Overlay { networks, backend: Backend::Vxlan, vni, port, mtu, gbp, learning, direct_routing }
     }
 
     #[test]

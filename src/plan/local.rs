@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::claims::Ground;
-use super::direct::OnLink;
+use super::direct::{OnLink, Routing};
 use super::tenure::Tenure;
 use super::underlay::Underlay;
 use crate::model::addr::{ByFamily, Family, IfName, Mac, Subnet};
 use crate::model::device::DeviceSpec;
 use crate::model::host::{Address, Host, LinkKind};
 use crate::model::node::OwnNode;
-use crate::model::settings::Settings;
+use crate::model::settings::{Backend, Settings};
 
 /// Bytes of a packet that every link with IPv6 must carry (RFC 8200, section 5).
 const IPV6_MIN_MTU: u32 = 1280;
@@ -19,16 +19,18 @@ const IPV6_MIN_MTU: u32 = 1280;
 /// Our own node in one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Local {
-    /// The device.
-    pub device: DeviceSpec,
+    /// The device; `None` with the host-gw backend, which needs none.
+    pub device: Option<DeviceSpec>,
+    /// The interface that packets leave by.
+    pub underlay: Underlay,
+    /// Bytes of a pod's IP packet.
+    pub mtu: u32,
     /// Our pod CIDR.
     pub subnet: Subnet,
     /// The address to announce.
     pub public_ip: IpAddr,
     /// What peers may not claim.
     pub ground: Ground,
-    /// The interface that the routes lead to now, if the device stays over another for the time being.
-    pub rival: Option<IfName>,
 }
 
 /// What of earlier passes is still in force.
@@ -60,12 +62,62 @@ pub fn local(
     let ours: Vec<IfName> = overlay.families().map(|family| overlay.device(family)).collect();
     let name = overlay.device(family);
     let underlay = before.tenure.choose(&settings.underlay, (host, family), (&name, &ours), configured, now)?;
-    let mac = before.mac.or(*own.annotated_mac.get(family)).or_else(|| device_mac(host, &name));
     let public_ip = own.overwrite.get(family).or(configured).unwrap_or(underlay.local);
+    let (device, routing) = match overlay.backend {
+        Backend::HostGw => {
+            gateway(configured, &underlay)?;
+            let on_link = OnLink::of(host, family, underlay.index);
+            (None, Routing::Direct { on_link, underlay: underlay.name.clone() })
+        }
+        Backend::Vxlan => {
+            let place = Place { family, network, subnet, pinned: before.mac };
+            let device = device(settings, own, host, &underlay, place)?;
+            let either = overlay.direct_routing.then(|| Routing::Either(OnLink::new(host, family, &ours)));
+            (Some(device), either.unwrap_or(Routing::Encapsulated))
+        }
+    };
+    let mac = device.as_ref().map(|device| device.mac);
+    let ground = Ground { mac, routing, ..ground(host, &underlay, Claimed { network, subnet, public_ip }, &ours)? };
+    let mtu = device.as_ref().map_or(underlay.mtu, |device| device.mtu);
+    Ok(Local { device, underlay, mtu, subnet, public_ip, ground })
+}
+
+/// Peers send to the address that we announce as to a neighbour: it has to be on the underlay.
+fn gateway(configured: Option<IpAddr>, underlay: &Underlay) -> Result<(), String> {
+    match configured {
+        Some(ip) if ip != underlay.local => Err(format!(
+            "the public IP {ip} is not an address of {}: the host-gw backend does not work behind NAT, since peers \
+             route to that address as to a neighbour; weft waits: give {} that address, or choose another \
+             (--public-ip, --iface)",
+            underlay.name, underlay.name
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Where a device belongs.
+#[derive(Clone, Copy)]
+struct Place {
+    family: Family,
+    network: Subnet,
+    subnet: Subnet,
+    pinned: Option<Mac>,
+}
+
+fn device(
+    settings: &Settings,
+    own: &OwnNode,
+    host: &Host,
+    underlay: &Underlay,
+    place: Place,
+) -> Result<DeviceSpec, String> {
+    let Place { family, network, subnet, pinned } = place;
+    let overlay = &settings.overlay;
+    let name = overlay.device(family);
+    let mac = pinned.or(*own.annotated_mac.get(family)).or_else(|| device_mac(host, &name));
     // The kernel refuses more than the underlay can carry, so a larger configured MTU is cut.
     let outer = overlay.mtu.map_or(underlay.mtu, |mtu| mtu.min(underlay.mtu));
-    let mtu = mtu(&underlay, outer, family)?;
-    let device = DeviceSpec {
+    Ok(DeviceSpec {
         name,
         family,
         vni: overlay.vni,
@@ -77,17 +129,11 @@ pub fn local(
         underlay: underlay.index,
         underlay_name: underlay.name.clone(),
         local: underlay.local,
-        mtu,
+        mtu: mtu(underlay, outer, family)?,
         mac: mac.unwrap_or_else(|| mac_of(&own.uid, family)),
         address: subnet.base(),
         network,
-    };
-    let ground = Ground {
-        on_link: overlay.direct_routing.then(|| OnLink::new(host, family, &ours)),
-        ..ground(host, &device, subnet, public_ip, &ours)?
-    };
-    let rival = underlay.rival.map(|(_, name)| name);
-    Ok(Local { device, subnet, public_ip, ground, rival })
+    })
 }
 
 /// What VXLAN leaves of the outer MTU. Linux turns IPv6 off on a device with less than it needs, and then refuses
@@ -154,21 +200,30 @@ fn taken(address: &Address) -> Subnet {
     }
 }
 
-fn ground(host: &Host, device: &DeviceSpec, own: Subnet, public_ip: IpAddr, ours: &[IfName]) -> Result<Ground, String> {
-    let family = device.family;
-    let of_family = |ip: &IpAddr| Family::of(*ip) == family;
+/// What we claim ourselves.
+#[derive(Clone, Copy)]
+struct Claimed {
+    network: Subnet,
+    subnet: Subnet,
+    public_ip: IpAddr,
+}
+
+fn ground(host: &Host, underlay: &Underlay, claimed: Claimed, ours: &[IfName]) -> Result<Ground, String> {
+    let Claimed { network, subnet: own, public_ip } = claimed;
+    let of_family = |ip: &IpAddr| Family::of(*ip) == own.family();
     let others = host.links.iter().filter(|link| !ours.contains(&link.name));
     let addresses = others.flat_map(|link| &link.addresses).map(|address| address.ip).filter(of_family).collect();
-    let on_underlay = host.link_at(device.underlay).map_or(&[][..], |link| &link.addresses);
+    let on_underlay = host.link_at(underlay.index).map_or(&[][..], |link| &link.addresses);
     let global = on_underlay.iter().filter(|address| address.global && of_family(&address.ip));
-    let underlay: Vec<Subnet> = global.map(taken).collect();
-    if let Some(clash) = underlay.iter().find(|taken| taken.overlaps(own)) {
+    let networks: Vec<Subnet> = global.map(taken).collect();
+    if let Some(clash) = networks.iter().find(|taken| taken.overlaps(own)) {
         return Err(format!(
             "our own pod CIDR {own} overlaps {clash} of the underlay {}: choose another --cluster-cidr",
-            device.underlay_name
+            underlay.name
         ));
     }
-    Ok(Ground { network: device.network, own, mac: device.mac, public_ip, underlay, addresses, on_link: None })
+    let (mac, routing) = (None, Routing::Encapsulated);
+    Ok(Ground { network, own, mac, public_ip, underlay: networks, addresses, routing })
 }
 
 /// What the host takes up in each family.

@@ -3,6 +3,7 @@
 //! interface it needs our number, or flannel's form for a peer that there is.
 
 use super::desired::Wanted;
+use crate::model::node::Peer;
 use crate::model::table::{Entry, PROTOCOL_BOOT, PROTOCOL_WEFT, Route, RouteKey, flannel_metric};
 
 /// Whether a row that was seen may be changed or removed by us.
@@ -27,8 +28,14 @@ pub fn is_flannels(key: &RouteKey, route: &Route) -> bool {
 
 /// The route that flannel makes to a peer on the same network, with `DirectRouting` or `host-gw`. Nothing
 /// in it is flannel's alone, so that of a node that is gone might be anybody's and stays.
+///
+/// With host-gw one to an earlier address of the peer counts as well, over the interface that we would use: it
+/// would win over ours and cut the peer off, and flannel's own host-gw removes it too.
 fn is_flannels_direct(key: &RouteKey, route: &Route, wanted: &Wanted) -> bool {
-    let of_peer = || wanted.peers.get(&key.dst).is_some_and(|(_, peer)| route.via == Some(peer.public_ip));
+    let of_peer = || {
+        let to_it = |(_, peer): &(_, Peer)| route.via == Some(peer.public_ip) || wanted.only_over(key.dst) == route.dev;
+        wanted.peers.get(&key.dst).is_some_and(to_it)
+    };
     let formed = route.dev.is_some() && route.plain && !route.onlink && route.protocol == PROTOCOL_BOOT;
     formed && key.metric == flannel_metric(key.dst.family()) && of_peer()
 }

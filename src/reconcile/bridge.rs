@@ -14,7 +14,7 @@ use crate::plan::local::Local;
 impl Pass<'_> {
     /// True if anything was tried.
     pub(super) fn bridge(&mut self, family: Family, local: &Local, host: &Host, report: &mut FamilyReport) -> bool {
-        let found = stale(host, local.device.network, local.subnet, self.input.leases);
+        let found = stale(host, local.ground.network, local.subnet, self.input.leases);
         let ops: Vec<Op> = found.iter().filter_map(|stale| stale.remove.clone().map(Op::Link)).collect();
         report.stale_bridge = found.into_iter().map(|stale| stale.problem).collect();
         if ops.is_empty() {

@@ -1,7 +1,7 @@
 //! Leaving a node: a pass towards another state than the cluster's, asked for by name.
 
 use crate::kernel::{Kernel, ObserveError};
-use crate::model::addr::Family;
+use crate::model::addr::{Family, IfIndex};
 use crate::model::host::{Host, LinkKind, Scope};
 use crate::model::op::{Ack, Dev, LinkOp, Op};
 use crate::model::table::{Entry, PROTOCOL_WEFT, Route, Tables};
@@ -37,7 +37,9 @@ pub fn leave(kernel: &mut dyn Kernel, scope: &Scope, how: Leave) -> Result<Vec<(
                 try_all(kernel, device.into_iter().chain(routes).collect(), &mut tried);
             }
             Leave::HandOver => {
-                let (Some(dev), Some(seen)) = (dev, tables) else { continue };
+                let (Some(name), Some(seen)) = (name, tables) else { continue };
+                // Without the device no row is on it: all are routes over the underlay.
+                let dev = dev.unwrap_or_else(|| Dev { index: IfIndex(0), name: name.clone() });
                 hand_over(kernel, &dev, seen, &host, &mut tried);
             }
         }

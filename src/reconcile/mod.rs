@@ -4,6 +4,7 @@
 //! another look: what the kernel acknowledges is not a proof.
 
 mod bridge;
+mod device;
 mod filter;
 mod leave;
 mod memory;

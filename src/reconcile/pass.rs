@@ -4,20 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::memory::{Memory, Renewal};
+use super::memory::Memory;
 use super::report::{ByKind, FamilyReport, Report, Verdict};
-use super::trying::{Due, Settled};
 use crate::kernel::Kernel;
 use crate::model::addr::{ByFamily, Family};
-use crate::model::host::{Host, LinkKind};
+use crate::model::host::Host;
 use crate::model::node::{OwnNode, Snapshot};
-use crate::model::op::{Dev, LinkOp, Op};
+use crate::model::op::Dev;
 use crate::model::settings::Settings;
-use crate::plan::attempts::Look;
 use crate::plan::bridge::Leases;
-use crate::plan::cause::{Cause, of_link};
 use crate::plan::desired::Desired;
-use crate::plan::device::{DeviceState, compare, left_over};
+use crate::plan::device::left_over;
 use crate::plan::local::{Before, Local, grounds, local};
 use crate::plan::shadow::shadows;
 use crate::plan::tenure::STANDS;
@@ -124,7 +121,7 @@ impl Pass<'_> {
             let mut before = Before { mac, tenure: self.memory.tenures.get_mut(family) };
             let found = local(settings, own, host, family, &mut before, self.now);
             if let Ok(found) = &found {
-                *self.memory.macs.get_mut(family) = Some(found.device.mac);
+                *self.memory.macs.get_mut(family) = found.device.as_ref().map(|device| device.mac).or(mac);
             }
             Some(found)
         })
@@ -139,25 +136,21 @@ impl Pass<'_> {
                 false
             }
             Ok(local) => {
-                report.device = Some(local.device.clone());
+                report.device.clone_from(&local.device);
+                report.underlay = Some(local.underlay.name.clone());
+                report.mtu = Some(local.mtu);
                 report.subnet = Some(local.subnet);
                 report.public_ip = Some(local.public_ip);
                 report.moving = moving(local);
-                report.udp_checksum = host.link(&local.device.name).and_then(|link| match &link.kind {
-                    LinkKind::Vxlan(vxlan) => Some(vxlan.udp_checksum),
-                    LinkKind::Other(_) => None,
-                });
                 let cleared = self.bridge(family, local, host, &mut report);
+                let dev = match &local.device {
+                    Some(spec) => self.device(spec, host, &mut report),
+                    None => Ok(self.no_device(family, host, &mut report)),
+                };
                 cleared
-                    | match self.device(local, host, &mut report) {
+                    | match dev {
                         Err(wrote) => wrote,
-                        Ok(dev) => match (desired.families.get(family), host.tables.get(family)) {
-                            (Some(wanted), Some(seen)) => {
-                                report.shadows = shadows(wanted, seen, host, &dev.name);
-                                self.tables(&dev, wanted, host, &mut report)
-                            }
-                            _ => false,
-                        },
+                        Ok(dev) => self.rows(family, &dev, host, desired, &mut report),
                     }
             }
         };
@@ -165,57 +158,19 @@ impl Pass<'_> {
         wrote
     }
 
-    /// Puts the device right. The device if its tables can be worked on; else whether anything was
-    /// tried.
-    fn device(&mut self, local: &Local, host: &Host, report: &mut FamilyReport) -> Result<Dev, bool> {
-        let spec = &local.device;
-        let renew = *self.memory.renewal.get(spec.family) == Renewal::Needed;
-        let ops = match compare(spec, host, renew) {
-            DeviceState::Ready(dev) => {
-                *self.memory.renewal.get_mut(spec.family) = Renewal::Unneeded;
-                self.memory.attempts.looked(Look::Settings(&spec.name), &[]);
-                report.ready = true;
-                return Ok(dev);
-            }
-            DeviceState::Blocked(problem) => {
-                report.waiting = Some(problem);
-                return Err(false);
-            }
-            DeviceState::Needs(ops) => ops,
-        };
-        let ops = ops.into_iter().map(Op::Link).collect();
-        let Due { mut now, later } = self.due(Look::Settings(&spec.name), ops);
-        // A device goes only if another can be made in its place.
-        if later.iter().any(|pending| matches!(pending.op, Op::Link(LinkOp::Create(_)))) {
-            now.clear();
-        }
-        report.pending.extend(later);
-        if !now.is_empty() {
-            self.change_device(local, now);
-            return Err(true);
-        }
-        // Everything that could be done was refused before: what is left must not keep the tables
-        // from being right, if there is a device that is up.
-        let usable = host.link(&spec.name).filter(|link| link.up);
-        usable.map(|link| Dev { index: link.index, name: link.name.clone() }).ok_or(false)
-    }
-
-    fn change_device(&mut self, local: &Local, batch: Vec<Op>) {
-        let family = local.device.family;
-        let before = self.memory.devices.get(family).clone();
-        let settled = self.carry_out(family, batch, |op| match op {
-            Op::Link(link) => of_link(link, &local.device, before.as_ref()),
-            Op::Set { .. } | Op::Del { .. } | Op::Filter(_) => Cause::LocalChanged,
-        });
-        let renewal = self.memory.renewal.get_mut(family);
-        for (op, settled) in settled {
-            let created = matches!(op, Op::Link(LinkOp::Create(_)));
-            match (settled, *renewal) {
-                (Settled::Done, Renewal::Needed) if created => *renewal = Renewal::Done,
-                (Settled::Recreate, Renewal::Unneeded) => *renewal = Renewal::Needed,
-                _ => {}
-            }
-        }
+    /// The tables, and with host-gw a device of before that nothing uses any more. True if anything was tried.
+    fn rows(
+        &mut self,
+        family: Family,
+        dev: &Dev,
+        host: &Host,
+        desired: &Arc<Desired>,
+        report: &mut FamilyReport,
+    ) -> bool {
+        let (Some(wanted), Some(seen)) = (desired.families.get(family), host.tables.get(family)) else { return false };
+        report.shadows = shadows(wanted, seen, host, &dev.name);
+        let wrote = self.tables(family, dev, wanted, host, report);
+        wrote || (report.device.is_none() && self.retire(family, dev, wanted, host, report))
     }
 
     fn verdict(&self) -> Verdict {
@@ -239,13 +194,13 @@ impl Pass<'_> {
     }
 }
 
-/// What is said while the device does not follow the routes yet.
+/// What is said while the underlay does not follow the routes yet.
 fn moving(local: &Local) -> Option<String> {
-    let (rival, device) = (local.rival.as_ref()?, &local.device);
+    let (_, rival) = local.underlay.rival.as_ref()?;
+    let who = local.device.as_ref().map_or("weft", |device| device.name.as_str());
     Some(format!(
-        "routes lead by {rival} now; {} stays over {} until they have done so for {} s without a break",
-        device.name,
-        device.underlay_name,
+        "routes lead by {rival} now; {who} stays over {} until they have done so for {} s without a break",
+        local.underlay.name,
         STANDS.as_secs()
     ))
 }

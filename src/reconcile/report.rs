@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::addr::{ByFamily, Family, Subnet};
+use crate::model::addr::{ByFamily, Family, IfName, Subnet};
 use crate::model::device::DeviceSpec;
 use crate::model::node::NodeName;
 use crate::model::op::{Ack, Op};
@@ -89,8 +89,12 @@ impl FilterReport {
 /// One family in one pass.
 #[derive(Clone, Debug, Default)]
 pub struct FamilyReport {
-    /// The device as wanted; `None` while something it needs is missing.
+    /// The device as wanted; `None` while something it needs is missing, and with the host-gw backend.
     pub device: Option<DeviceSpec>,
+    /// The interface that packets to other nodes leave by.
+    pub underlay: Option<IfName>,
+    /// Bytes of a pod's IP packet.
+    pub mtu: Option<u32>,
     /// Whether the device that is there has an outer UDP checksum.
     pub udp_checksum: Option<bool>,
     /// Addresses of an earlier pod CIDR on the pods' bridge, in sentences.

@@ -8,7 +8,7 @@ use crate::kernel::fake::{FakeKernel, Net};
 use crate::model::addr::{ByFamily, IfName, Mac, Vni};
 use crate::model::node::{NodeRecord, OwnNode, Peer, Snapshot, Standing};
 use crate::model::op::Op;
-use crate::model::settings::{DEFAULT_PORT, Overlay, Settings, UnderlayRules};
+use crate::model::settings::{Backend, DEFAULT_PORT, Overlay, Settings, UnderlayRules};
 use crate::model::table::{PROTOCOL_BOOT, Route, RouteKey};
 use crate::plan::bridge::Leases;
 use crate::plan::cause::Cause;
@@ -30,6 +30,7 @@ impl World {
         let networks = ByFamily { v4: Some("10.244.0.0/16".parse().expect("a subnet")), v6: None };
         let overlay = Overlay {
             networks,
+            backend: Backend::Vxlan,
             vni: Vni::new(1).expect("a VNI"),
             port: DEFAULT_PORT,
             mtu: None,
@@ -80,7 +81,7 @@ impl World {
 fn peer(n: u8) -> NodeRecord {
     let peer = Peer {
         subnet: format!("10.244.{n}.0/24").parse().expect("a subnet"),
-        mac: Mac([0x0e, 0, 0, 0, 0, n]),
+        mac: Some(Mac([0x0e, 0, 0, 0, 0, n])),
         public_ip: format!("192.168.0.{}", 100 + u16::from(n)).parse().expect("an address"),
     };
     NodeRecord {
@@ -137,7 +138,7 @@ fn a_peers_new_mac_is_in_place_before_the_old_one_goes() {
     world.pass();
     let mut node = peer(1);
     if let Standing::Usable(peer) = &mut node.standing.v4 {
-        peer.mac = Mac([0x0e, 0, 0, 0, 1, 1]);
+        peer.mac = Some(Mac([0x0e, 0, 0, 0, 1, 1]));
     }
     world.put(node);
     let told = told(&world.pass());

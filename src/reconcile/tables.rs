@@ -23,8 +23,14 @@ const FEW: usize = 10;
 
 impl Pass<'_> {
     /// Compares, and changes what differs. True if anything was tried.
-    pub(super) fn tables(&mut self, dev: &Dev, wanted: &Wanted, host: &Host, report: &mut FamilyReport) -> bool {
-        let Some(family) = report.device.as_ref().map(|device| device.family) else { return false };
+    pub(super) fn tables(
+        &mut self,
+        family: Family,
+        dev: &Dev,
+        wanted: &Wanted,
+        host: &Host,
+        report: &mut FamilyReport,
+    ) -> bool {
         let Some(seen) = host.tables.get(family) else { return false };
         let mut program = Program::new(dev, wanted, seen, &host.links);
         self.memory.attempts.looked(Look::Rows(&dev.name, family), program.pending());

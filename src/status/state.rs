@@ -83,6 +83,7 @@ fn seconds(time: Duration) -> f64 {
 #[derive(Serialize)]
 struct Config<'a> {
     networks: BTreeMap<&'static str, Subnet>,
+    backend: &'static str,
     vni: u32,
     port: u16,
     outer_mtu: Option<u32>,
@@ -114,7 +115,7 @@ impl<'a> Config<'a> {
         let identity = &view.identity;
         // Each field by its name: a setting that is added has to be shown.
         let Settings { overlay, underlay, filter: FilterRules { masquerade, vteps } } = &identity.settings;
-        let Overlay { networks, vni, port, mtu, gbp, learning, direct_routing } = overlay;
+        let Overlay { networks, backend, vni, port, mtu, gbp, learning, direct_routing } = overlay;
         let UnderlayRules { iface, iface_regex, can_reach, public_ip, udp_checksum } = underlay;
         let networks = networks.iter().filter_map(|(family, network)| Some((family.label(), (*network)?)));
         let public_ip = public_ip.iter().filter_map(|(family, ip)| Some((family.label(), (*ip)?)));
@@ -123,6 +124,7 @@ impl<'a> Config<'a> {
             .map(|Masquerade { exclude, fully_random }| IpMasq { exclude, fully_random: *fully_random });
         Self {
             networks: networks.collect(),
+            backend: backend.label(),
             vni: vni.get(),
             port: *port,
             outer_mtu: *mtu,

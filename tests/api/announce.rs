@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use weft::cluster::annotations::{DEFAULT_PREFIX, Keys};
-use weft::cluster::announce::{Vtep, decide};
+use weft::cluster::announce::{Place, decide};
 use weft::cluster::node;
 use weft::cluster::wire::SlimNode;
 use weft::model::addr::{ByFamily, Vni};
@@ -22,24 +22,25 @@ fn own(annotations: &Annotations) -> OwnNode {
     node::own("us".into(), &SlimNode::read(&keys, node.to_string().as_bytes()).unwrap())
 }
 
-fn vtep(mac: &str, ip: &str) -> Vtep {
-    Vtep { vni: Vni::new(1).unwrap(), mac: mac.parse().unwrap(), public_ip: ip.parse().unwrap() }
+fn vtep(mac: &str, ip: &str) -> Place {
+    let vtep = Some((Vni::new(1).unwrap(), mac.parse().unwrap()));
+    Place { vtep, public_ip: ip.parse().unwrap() }
 }
 
-fn v4() -> Vtep {
+fn v4() -> Place {
     vtep("3a:1f:00:00:00:01", "192.168.1.11")
 }
 
-fn v6() -> Vtep {
+fn v6() -> Place {
     vtep("66:0c:00:00:00:01", "2001:db8::11")
 }
 
-fn both() -> ByFamily<Option<Vtep>> {
+fn both() -> ByFamily<Option<Place>> {
     ByFamily { v4: Some(v4()), v6: Some(v6()) }
 }
 
 /// Applies what is decided, as the API server would; says which keys it was.
-fn announce(annotations: &mut Annotations, vteps: &ByFamily<Option<Vtep>>) -> Vec<String> {
+fn announce(annotations: &mut Annotations, vteps: &ByFamily<Option<Place>>) -> Vec<String> {
     let Some(patch) = decide(&keys(), vteps, &own(annotations)) else { return Vec::new() };
     let body: Value = serde_json::from_slice(&patch.body()).unwrap();
     assert_eq!(body.as_object().unwrap().len(), 1, "only metadata");
@@ -52,7 +53,7 @@ fn announce(annotations: &mut Annotations, vteps: &ByFamily<Option<Vtep>>) -> Ve
     written
 }
 
-fn announced(vteps: &ByFamily<Option<Vtep>>) -> Annotations {
+fn announced(vteps: &ByFamily<Option<Place>>) -> Annotations {
     let mut annotations = Annotations::new();
     announce(&mut annotations, vteps);
     annotations
@@ -141,8 +142,9 @@ fn a_running_flanneld_hears_of_a_change_of_one_family() {
         assert!(flanneld_hears(&before, &annotations), "{before:#?} {annotations:#?}");
         assert_eq!(announce(&mut annotations, &vteps), Vec::<String>::new(), "no to and fro");
         let own = own(&annotations);
-        assert_eq!(own.annotated_mac.v4, vteps.v4.map(|vtep| vtep.mac), "and a restart finds its MAC");
-        assert_eq!(own.annotated_mac.v6, vteps.v6.map(|vtep| vtep.mac));
+        let mac = |place: Option<Place>| place.and_then(|place| place.vtep).map(|(_, mac)| mac);
+        assert_eq!(own.annotated_mac.v4, mac(vteps.v4), "and a restart finds its MAC");
+        assert_eq!(own.annotated_mac.v6, mac(vteps.v6));
     }
 }
 
@@ -172,4 +174,46 @@ fn an_overwrite_that_is_no_address_is_ignored() {
     let mut annotations = announced(&both());
     annotations.insert(full("public-ip-overwrite"), "127.0.0.1".into());
     assert_eq!(announce(&mut annotations, &both()), Vec::<String>::new());
+}
+
+fn host_gw() -> ByFamily<Option<Place>> {
+    let place = |ip: &str| Some(Place { vtep: None, public_ip: ip.parse().unwrap() });
+    ByFamily { v4: place("192.168.1.11"), v6: place("2001:db8::11") }
+}
+
+/// flannel's host-gw writes these, with the JSON of no data at all.
+#[test]
+fn host_gw_announces_what_flannels_does() {
+    let annotations = announced(&host_gw());
+    let expected = [
+        ("backend-data", "null"),
+        ("backend-type", "host-gw"),
+        ("backend-v6-data", "null"),
+        ("kube-subnet-manager", "true"),
+        ("public-ip", "192.168.1.11"),
+        ("public-ipv6", "2001:db8::11"),
+    ];
+    assert_eq!(annotations, expected.map(|(key, value)| (full(key), value.to_owned())).into_iter().collect());
+}
+
+#[test]
+fn a_change_of_the_backend_replaces_everything_but_the_addresses_and_is_heard() {
+    let mut annotations = announced(&both());
+    for (places, backend) in [(host_gw(), "host-gw"), (both(), "vxlan")] {
+        let before = annotations.clone();
+        announce(&mut annotations, &places);
+        assert_eq!(annotations[&full("backend-type")], backend);
+        assert!(flanneld_hears(&before, &annotations), "{before:#?} {annotations:#?}");
+        assert_eq!(announce(&mut annotations, &places), Vec::<String>::new(), "once is enough");
+    }
+    // A running flanneld hears of a change of one family, though the other has nothing that could differ.
+    let mut annotations = announced(&host_gw());
+    for last in [12, 13, 14] {
+        let mut places = host_gw();
+        places.v4 = Some(Place { vtep: None, public_ip: [192, 168, 1, last].into() });
+        let before = annotations.clone();
+        announce(&mut annotations, &places);
+        assert!(flanneld_hears(&before, &annotations), "{before:#?} {annotations:#?}");
+        assert_eq!(announce(&mut annotations, &places), Vec::<String>::new(), "no to and fro");
+    }
 }

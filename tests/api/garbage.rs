@@ -209,7 +209,7 @@ fn read(node: &Value) -> NodeRecord {
     };
     let list = json!({ "metadata": { "resourceVersion": "9" }, "items": [neighbour("a"), node, neighbour("z")] });
     let page = Page::read(&keys, list.to_string().as_bytes()).unwrap();
-    let view = Viewpoint { own: "self".into(), vni: Vni::new(1).unwrap() };
+    let view = Viewpoint { own: "self".into(), vni: Vni::new(1) };
     let mut seen: Vec<_> = page.items.nodes.iter().map(|node| view.see(node)).collect();
     assert_eq!(seen.len(), 3);
     for (at, name) in [(0, "a"), (2, "z")] {
@@ -224,7 +224,7 @@ fn read(node: &Value) -> NodeRecord {
     }
     match seen.swap_remove(1) {
         Seen::Other(record) => record,
-        _ => node::record("victim".into(), &slim, Vni::new(1).unwrap()),
+        _ => node::record("victim".into(), &slim, Vni::new(1)),
     }
 }
 
@@ -389,7 +389,7 @@ proptest! {
     #[test]
     fn bytes_gone_wrong_are_an_error_or_a_node_and_never_a_crash(bytes in spoilt()) {
         let keys = Keys::new(DEFAULT_PREFIX).unwrap();
-        let view = Viewpoint { own: "self".into(), vni: Vni::new(1).unwrap() };
+        let view = Viewpoint { own: "self".into(), vni: Vni::new(1) };
         if let Ok(node) = SlimNode::read(&keys, &bytes) {
             if let Seen::Other(record) = view.see(&node) {
                 for (_, standing) in record.standing.iter() {

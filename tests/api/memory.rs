@@ -66,7 +66,7 @@ fn the_process_that_is_measured() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let keys = Keys::new(DEFAULT_PREFIX).unwrap();
-        let view = Viewpoint { own: OWN.into(), vni: Vni::new(1).unwrap() };
+        let view = Viewpoint { own: OWN.into(), vni: Vni::new(1) };
         let born = Instant::now();
         let client = client(&url).await;
         let (watcher, handle) = Watcher::new(client, keys, view, Timing::default(), Arc::new(move || born.elapsed()));

@@ -41,8 +41,8 @@ const STANDINGS: &[(&str, &str, &str)] = &[
     ("big_ip_dummy_without_vni", "10.244.8.0/24 fa:16:3e:00:00:08 198.19.0.2", "absent: no pod CIDR of this family"),
     (
         "host_gw",
-        "absent: backend-type is \"host-gw\", not \"vxlan\"",
-        "absent: backend-type is \"host-gw\", not \"vxlan\"",
+        "absent: backend-type is \"host-gw\", ours is \"vxlan\"",
+        "absent: backend-type is \"host-gw\", ours is \"vxlan\"",
     ),
     (
         "not_a_flannel_node",
@@ -116,7 +116,7 @@ fn fixture(name: &str) -> Vec<u8> {
 fn record(name: &str, prefix: &str) -> NodeRecord {
     let keys = Keys::new(prefix).unwrap();
     let slim = SlimNode::read(&keys, &fixture(name)).unwrap();
-    node::record(node::name(&slim).unwrap(), &slim, Vni::new(1).unwrap())
+    node::record(node::name(&slim).unwrap(), &slim, Vni::new(1))
 }
 
 fn own(name: &str) -> OwnNode {
@@ -125,10 +125,28 @@ fn own(name: &str) -> OwnNode {
     node::own(node::name(&slim).unwrap(), &slim)
 }
 
+/// The same with the host-gw backend: `backend-data` says nothing there.
+#[test]
+fn with_host_gw_a_peer_is_its_pod_cidr_and_its_public_ip() {
+    let keys = Keys::new(DEFAULT_PREFIX).unwrap();
+    let standing = |name: &str| {
+        let fixture = fixture(name);
+        let slim = SlimNode::read(&keys, &fixture).unwrap();
+        node::record(node::name(&slim).unwrap(), &slim, None).standing
+    };
+    let ByFamily { v4: Standing::Usable(peer), v6 } = standing("host_gw") else { panic!("usable") };
+    let said = (peer.subnet.to_string(), peer.mac, peer.public_ip.to_string());
+    assert_eq!(said, ("10.244.9.0/24".to_owned(), None, "192.168.1.19".to_owned()));
+    assert_eq!(say(&v6), "absent: no pod CIDR of this family");
+    for (_, standing) in standing("flanneld_dual_stack").iter() {
+        assert_eq!(say(standing), "absent: backend-type is \"vxlan\", ours is \"host-gw\"");
+    }
+}
+
 fn say(standing: &Standing) -> String {
     match standing {
         Standing::Absent(absence) => format!("absent: {absence}"),
-        Standing::Usable(peer) => format!("{} {} {}", peer.subnet, peer.mac, peer.public_ip),
+        Standing::Usable(peer) => format!("{} {} {}", peer.subnet, peer.mac.unwrap(), peer.public_ip),
         Standing::Unusable { subnet: Some(subnet), reason } => format!("unusable, holds {subnet}: {reason}"),
         Standing::Unusable { subnet: None, reason } => format!("unusable, holds nothing: {reason}"),
     }
@@ -163,8 +181,7 @@ fn a_node_is_known_by_name_uid_and_the_second_it_was_made_in() {
 fn a_moment_that_the_calendar_does_not_have_makes_nobody_the_older() {
     let created = |text: &str| {
         let (keys, json) = (Keys::new(DEFAULT_PREFIX).unwrap(), json!({ "metadata": { "creationTimestamp": text } }));
-        node::record("x".into(), &SlimNode::read(&keys, json.to_string().as_bytes()).unwrap(), Vni::new(1).unwrap())
-            .created
+        node::record("x".into(), &SlimNode::read(&keys, json.to_string().as_bytes()).unwrap(), Vni::new(1)).created
     };
     assert_eq!(created("2024-02-29T23:59:59Z"), 1_709_251_199);
     assert_eq!(created("2024-03-01T01:59:59+02:00"), 1_709_251_199, "RFC 3339 has offsets");

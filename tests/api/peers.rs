@@ -28,7 +28,7 @@ fn see(name: u8, variant: u8) -> Seen {
         },
         "spec": { "podCIDR": format!("10.244.{name}.0/24") },
     });
-    let view = Viewpoint { own: "n0".into(), vni: Vni::new(1).unwrap() };
+    let view = Viewpoint { own: "n0".into(), vni: Vni::new(1) };
     view.see(&SlimNode::read(&keys, node.to_string().as_bytes()).unwrap())
 }
 

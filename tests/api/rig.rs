@@ -106,7 +106,7 @@ impl Rig {
     /// A loop with other waits.
     pub(crate) async fn timed(server: ApiServer, url: &str, timing: Timing) -> Self {
         let keys = Keys::new(DEFAULT_PREFIX).unwrap();
-        let view = Viewpoint { own: OWN.into(), vni: Vni::new(1).unwrap() };
+        let view = Viewpoint { own: OWN.into(), vni: Vni::new(1) };
         let born = Instant::now();
         let clock = Arc::new(move || born.elapsed());
         let (watcher, handle) = Watcher::new(client(url).await, keys, view, timing, clock);

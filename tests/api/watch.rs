@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use weft::cluster::annotations::{DEFAULT_PREFIX, Keys};
-use weft::cluster::announce::{Vtep, decide, send};
+use weft::cluster::announce::{Place, decide, send};
 use weft::cluster::problem::{Class, Problem};
 use weft::cluster::timing::Timing;
 use weft::lab::apiserver::{Action, ApiServer, Verb};
@@ -33,7 +33,7 @@ fn names(snapshot: &Snapshot) -> Vec<String> {
 
 fn mac(snapshot: &Snapshot, name: &str) -> Option<String> {
     match &snapshot.nodes.get(name)?.standing.v4 {
-        Standing::Usable(peer) => Some(peer.mac.to_string()),
+        Standing::Usable(peer) => peer.mac.map(|mac| mac.to_string()),
         _ => None,
     }
 }
@@ -404,7 +404,8 @@ async fn our_announcement_reaches_the_node_and_comes_back() {
     let keys = Keys::new(DEFAULT_PREFIX).unwrap();
     let client = client(&rig.server.url()).await;
     let vni = Vni::new(1).unwrap();
-    let vtep = Vtep { vni, mac: "3a:1f:00:00:00:09".parse().unwrap(), public_ip: "192.168.1.9".parse().unwrap() };
+    let vtep = Some((vni, "3a:1f:00:00:00:09".parse().unwrap()));
+    let vtep = Place { vtep, public_ip: "192.168.1.9".parse().unwrap() };
     let vteps = ByFamily { v4: Some(vtep), v6: None };
     let own = rig.until("our node", |snapshot| snapshot.own.is_some()).await.own.clone().unwrap();
     let patch = decide(&keys, &vteps, &own).unwrap();

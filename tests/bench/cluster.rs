@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use weft::model::addr::{ByFamily, Mac, Subnet, Vni};
 use weft::model::node::{NodeName, NodeRecord, OwnNode, Peer, Snapshot, Standing};
-use weft::model::settings::{DEFAULT_PORT, Overlay, Settings, UnderlayRules};
+use weft::model::settings::{Backend, DEFAULT_PORT, Overlay, Settings, UnderlayRules};
 use weft::model::table::{Entry, Fdb, FdbKey, Neighbour, PROTOCOL_BOOT, Route, RouteKey, flannel_metric};
 
 /// Which families take part.
@@ -47,6 +47,7 @@ impl Cluster {
         let v6 = |text: &str| stack.six().then(|| subnet(text));
         let overlay = Overlay {
             networks: ByFamily { v4: Some(subnet("10.0.0.0/8")), v6: v6("fd10::/48") },
+            backend: Backend::Vxlan,
             vni: Vni::new(1).expect("a VNI"),
             port: DEFAULT_PORT,
             mtu: None,
@@ -116,7 +117,7 @@ pub(crate) fn peer_v4(number: u32) -> Peer {
     Peer {
         subnet: Subnet::new(IpAddr::V4((u32::from(Ipv4Addr::new(10, 0, 0, 0)) + (number << 8)).into()), 24)
             .expect("a subnet"),
-        mac: mac(u64::from(number)),
+        mac: Some(mac(u64::from(number))),
         public_ip: IpAddr::V4((u32::from(Ipv4Addr::new(172, 16, 1, 0)) + number).into()),
     }
 }
@@ -126,17 +127,22 @@ pub(crate) fn peer_v6(number: u32) -> Peer {
     let public = u128::from(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 1, 0)) + u128::from(number);
     Peer {
         subnet: Subnet::new(IpAddr::V6(pods.into()), 64).expect("a subnet"),
-        mac: mac(u64::from(number) | 1 << 40),
+        mac: Some(mac(u64::from(number) | 1 << 40)),
         public_ip: IpAddr::V6(public.into()),
     }
 }
 
 pub(crate) fn neighbour(peer: &Peer) -> Entry {
-    Entry::Neighbour(peer.subnet.base(), Neighbour { mac: peer.mac })
+    Entry::Neighbour(peer.subnet.base(), Neighbour { mac: vtep(peer) })
 }
 
-pub(crate) const fn fdb(peer: &Peer) -> Entry {
-    Entry::Fdb(FdbKey { mac: peer.mac, remote: None }, Fdb::to(peer.public_ip))
+/// The peers of a benchmark have one.
+pub(crate) fn vtep(peer: &Peer) -> Mac {
+    peer.mac.expect("a VTEP")
+}
+
+pub(crate) fn fdb(peer: &Peer) -> Entry {
+    Entry::Fdb(FdbKey { mac: vtep(peer), remote: None }, Fdb::to(peer.public_ip))
 }
 
 /// The route that flannel makes.

@@ -63,7 +63,7 @@ pub(crate) fn heartbeat(beat: u32) -> Value {
 }
 
 fn announced(number: u32, stack: Stack) -> Value {
-    let data = |peer: &Peer| format!("{{\"VNI\":1,\"VtepMAC\":\"{}\"}}", peer.mac);
+    let data = |peer: &Peer| format!("{{\"VNI\":1,\"VtepMAC\":\"{}\"}}", crate::cluster::vtep(peer));
     let v4 = peer_v4(number);
     let mut annotations = json!({
         "csi.volume.kubernetes.io/nodeid": format!("{{\"ebs.csi.aws.com\":\"i-{number:017x}\"}}"),

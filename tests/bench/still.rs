@@ -82,7 +82,7 @@ fn other_mac(cluster: &Cluster) -> Snapshot {
         let mut node = cluster::node(1, cluster.stack);
         for (number, standing) in [(1 << 30, &mut node.standing.v4), (1 << 31, &mut node.standing.v6)] {
             if let Standing::Usable(peer) = standing {
-                peer.mac = cluster::mac(number);
+                peer.mac = Some(cluster::mac(number));
             }
         }
         nodes.insert(node.name.clone(), Arc::new(node));

@@ -42,7 +42,7 @@ pub(crate) fn any_tame_node(names: u8) -> impl Strategy<Value = NodeRecord> {
             if family == Family::V6 && !both {
                 *standing = Standing::Absent(Absence::NoVtep);
             } else if let Standing::Usable(peer) = standing {
-                peer.mac = vtep_mac(family, n + 50 * mac);
+                peer.mac = Some(vtep_mac(family, n + 50 * mac));
                 peer.public_ip = public_ip(family, n + 1 + 50 * ip);
             }
         }
@@ -52,7 +52,7 @@ pub(crate) fn any_tame_node(names: u8) -> impl Strategy<Value = NodeRecord> {
 
 fn any_standing(family: Family, names: u8) -> impl Strategy<Value = Standing> {
     let peer = (any_subnet(family, names), 0..=names, any_public_ip(family, names)).prop_map(
-        move |(subnet, mac, public_ip)| Standing::Usable(Peer { subnet, mac: vtep_mac(family, mac), public_ip }),
+        move |(subnet, mac, public_ip)| Standing::Usable(Peer { subnet, mac: Some(vtep_mac(family, mac)), public_ip }),
     );
     let absent = prop_oneof![Just(Absence::NotFlannel), Just(Absence::NoPodCidr), Just(Absence::NoVtep)];
     prop_oneof![

@@ -104,7 +104,7 @@ fn assert_rejected(node: NodeRecord, because: &str) {
 #[test]
 fn the_older_node_keeps_what_two_claim() {
     assert_rejected(with(|family, peer| peer.subnet = pod_cidr(family, 1)), "node-001");
-    assert_rejected(with(|family, peer| peer.mac = vtep_mac(family, 1)), "node-001");
+    assert_rejected(with(|family, peer| peer.mac = Some(vtep_mac(family, 1))), "node-001");
     assert_rejected(with(|family, peer| peer.public_ip = public_ip(family, 2)), "node-001");
 }
 
@@ -120,7 +120,7 @@ fn a_part_of_anothers_pod_cidr_is_a_conflict_either_way() {
 fn what_belongs_to_this_host_is_not_given_away() {
     assert_rejected(with(|family, peer| peer.subnet = pod_cidr(family, 0)), "our own");
     assert_rejected(with(|family, peer| peer.subnet = pod_cidr(family, 200)), "underlay");
-    assert_rejected(with(|family, peer| peer.mac = vtep_mac(family, 0)), "our own");
+    assert_rejected(with(|family, peer| peer.mac = Some(vtep_mac(family, 0))), "our own");
     assert_rejected(with(|family, peer| peer.public_ip = public_ip(family, 1)), "this host");
     let docker = |family| ip(if family == Family::V4 { "172.17.0.1" } else { "fd17::1" });
     assert_rejected(with(|family, peer| peer.public_ip = docker(family)), "this host");
@@ -160,7 +160,7 @@ fn packets_for_a_vtep_never_enter_the_overlay() {
 #[test]
 fn the_loser_takes_over_when_the_winner_is_gone() {
     let mut world = World::new();
-    world.put_all([plain(1), with(|family, peer| peer.mac = vtep_mac(family, 1))]);
+    world.put_all([plain(1), with(|family, peer| peer.mac = Some(vtep_mac(family, 1)))]);
     world.converge();
     world.remove(&plain(1).name);
     world.converge();

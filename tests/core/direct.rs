@@ -22,12 +22,12 @@ use crate::world::{World, cidr, device, flannel_route, ip, lock, network, pod_ci
 
 const PEERS: u8 = 4;
 
-fn eth0(net: &Net) -> Option<weft::model::addr::IfIndex> {
+pub(crate) fn eth0(net: &Net) -> Option<weft::model::addr::IfIndex> {
     net.index(&IfName::new("eth0"))
 }
 
 /// An address that is reached through the default gateway.
-fn far(family: Family, n: u8) -> IpAddr {
+pub(crate) fn far(family: Family, n: u8) -> IpAddr {
     ip(&match family {
         Family::V4 => format!("203.0.113.{n}"),
         Family::V6 => format!("2001:db8::{n:x}"),
@@ -38,7 +38,7 @@ fn gateway(family: Family) -> IpAddr {
     ip(if family == Family::V4 { "192.168.174.254" } else { "fd01::fe" })
 }
 
-fn near(family: Family, n: u8) -> IpAddr {
+pub(crate) fn near(family: Family, n: u8) -> IpAddr {
     public_ip(family, n + 1)
 }
 
@@ -66,7 +66,7 @@ fn routes_to(net: &Net, dst: Subnet) -> Vec<(RouteKey, MainRoute)> {
 }
 
 /// Whether packets for a pod CIDR go somewhere: straight to a neighbour, or into the device and out again.
-fn is_reached(net: &Net, dst: Subnet) -> bool {
+pub(crate) fn is_reached(net: &Net, dst: Subnet) -> bool {
     let family = dst.family();
     let index = net.index(&device(family));
     let Some((_, best)) = routes_to(net, dst).into_iter().next() else { return false };
@@ -84,7 +84,7 @@ fn reached(net: &Net) -> BTreeSet<Subnet> {
 }
 
 /// Everything that is nobody's business.
-fn foreign(net: &Net) -> Vec<(RouteKey, MainRoute)> {
+pub(crate) fn foreign(net: &Net) -> Vec<(RouteKey, MainRoute)> {
     net.routes().filter(|(_, it)| it.route.protocol == 4).map(|(key, it)| (key, it.clone())).collect()
 }
 
@@ -123,7 +123,7 @@ fn expected(world: &World, is_near: impl Fn(Family, IpAddr) -> bool) -> BTreeSet
     rows
 }
 
-fn installed(net: &Net) -> BTreeSet<String> {
+pub(crate) fn installed(net: &Net) -> BTreeSet<String> {
     let ours = net.routes().filter(|(_, it)| it.route.protocol == PROTOCOL_WEFT);
     let text = |(key, it): (RouteKey, &MainRoute)| {
         let via = it.route.via.map_or(String::new(), |via| format!(" via {via}"));
@@ -203,37 +203,46 @@ fn default_route(net: &mut Net, family: Family) {
     net.put_route(RouteKey { dst, metric: 100 }, index, route);
 }
 
+/// A peer's address is reached through the gateway from now on, or no longer.
+pub(crate) fn reroute(net: &mut Net, family: Family, n: u8, away: bool) {
+    let key = RouteKey { dst: Subnet::host(near(family, n)), metric: 7 };
+    let route = Route { via: Some(gateway(family)), onlink: false, protocol: 4, plain: true, dev: None };
+    let index = eth0(net);
+    net.del_routes(|held, _| held == key);
+    if away {
+        net.put_route(key, index, route);
+    }
+}
+
+/// The underlay goes down and comes up, with the address and the routes without which a family would only wait.
+pub(crate) fn flap(net: &mut Net) {
+    let Some(index) = eth0(net) else { return };
+    net.set_down(index);
+    net.set_up(index);
+    net.add_address(index, public_ip(Family::V6, 1), 64);
+    Family::BOTH.into_iter().for_each(|family| default_route(net, family));
+}
+
+/// The route to the underlay's own network is there, or not.
+pub(crate) fn connect(net: &mut Net, family: Family, there: bool) {
+    let (key, route) = on_link(family);
+    let index = eth0(net);
+    net.del_routes(|held, _| held == key);
+    if there {
+        net.put_route(key, index, route);
+    }
+}
+
 fn happen(world: &mut World, event: Event) {
     let index = eth0(&world.kernel.net);
     let net = &mut world.kernel.net;
     match event {
         Event::Moves(n, is_near) => world.put(node(n, is_near)),
         Event::Leaves(n) => world.remove(&plain(n).name),
-        Event::Rerouted(family, n, away) => {
-            let key = RouteKey { dst: Subnet::host(near(family, n)), metric: 7 };
-            let route = Route { via: Some(gateway(family)), onlink: false, protocol: 4, plain: true, dev: None };
-            net.del_routes(|held, _| held == key);
-            if away {
-                net.put_route(key, index, route);
-            }
-        }
-        Event::NicFlaps => {
-            let Some(index) = index else { return };
-            net.set_down(index);
-            net.set_up(index);
-            // Without an address the family would only wait.
-            net.add_address(index, public_ip(Family::V6, 1), 64);
-            Family::BOTH.into_iter().for_each(|family| default_route(net, family));
-        }
-        Event::NetworkGone(family) => {
-            let (key, _) = on_link(family);
-            net.del_routes(|held, _| held == key);
-        }
-        Event::NetworkBack(family) => {
-            let (key, route) = on_link(family);
-            net.del_routes(|held, _| held == key);
-            net.put_route(key, index, route);
-        }
+        Event::Rerouted(family, n, away) => reroute(net, family, n, away),
+        Event::NicFlaps => flap(net),
+        Event::NetworkGone(family) => connect(net, family, false),
+        Event::NetworkBack(family) => connect(net, family, true),
         Event::DirectGone(family, n) => net.del_routes(|key, it| key.dst == pod_cidr(family, n) && it.oif == index),
         Event::FallbackGone(family, n) => {
             net.del_routes(|key, it| key.dst == pod_cidr(family, n) && it.oif != index);
@@ -256,7 +265,7 @@ fn happen(world: &mut World, event: Event) {
     }
 }
 
-fn flannel_direct(net: &Net, family: Family, n: u8) -> (RouteKey, Route) {
+pub(crate) fn flannel_direct(net: &Net, family: Family, n: u8) -> (RouteKey, Route) {
     let key = RouteKey { dst: pod_cidr(family, n), metric: flannel_metric(family) };
     let route = Route::direct(near(family, n), eth0(net).expect("the underlay"));
     (key, Route { protocol: PROTOCOL_BOOT, ..route })

@@ -65,7 +65,10 @@ fn held_rows_go_when_the_node_goes_opts_out_or_moves() {
     let ends: [fn(&mut World); 4] = [
         |world| world.remove(&plain(2).name),
         |world| world.put(becomes(2, |_| Standing::Absent(Absence::NotFlannel))),
-        |world| world.put(becomes(2, |_| Standing::Absent(Absence::OtherBackend("host-gw".into())))),
+        |world| {
+            let absence = Absence::OtherBackend { theirs: "host-gw".into(), ours: "vxlan" };
+            world.put(becomes(2, |_| Standing::Absent(absence.clone())));
+        },
         |world| world.put(becomes(2, |family| unusable(Some(pod_cidr(family, 9))))),
     ];
     for end in ends {
@@ -221,7 +224,7 @@ proptest! {
             let mut node = plain(*n);
             for family in Family::BOTH {
                 if let Standing::Usable(peer) = node.standing.get_mut(family) {
-                    peer.mac = vtep_mac(family, 100 + n);
+                    peer.mac = Some(vtep_mac(family, 100 + n));
                 }
             }
             world.put(node);

@@ -7,6 +7,7 @@ mod conflicts;
 mod direct;
 mod fake;
 mod filter;
+mod host_gw;
 mod isolation;
 mod keeping;
 mod layering;

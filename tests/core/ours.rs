@@ -443,7 +443,7 @@ fn a_big_cluster_costs_three_rows_a_peer_and_a_change_only_its_own() {
                     Family::V4 => format!("10.244.{}.{}/28", 16 + n / 16, n % 16 * 16),
                     Family::V6 => format!("fd00:244:0:{:x}::/64", 0x1000 + n),
                 }),
-                mac: Mac([0x0e, 1, 0, 0, high, low]),
+                mac: Some(Mac([0x0e, 1, 0, 0, high, low])),
                 public_ip: ip(&match family {
                     Family::V4 => format!("172.30.{high}.{low}"),
                     Family::V6 => format!("fd30::{n:x}"),

@@ -64,7 +64,7 @@ fn rest_is_free(family: Family, peer: &Peer, granted: &[(NodeName, Peer)], reser
         Family::V6 => ["fd01::1", "fd00:244:0:c8::1", "fd17::1", "::1"],
     };
     let to = peer.public_ip;
-    peer.mac != vtep_mac(family, 0)
+    peer.mac != Some(vtep_mac(family, 0))
         && !granted.iter().any(|(_, other)| other.mac == peer.mac)
         && to != public_ip(family, 1)
         && !host.iter().any(|text| ip(text) == to)

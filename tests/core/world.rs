@@ -10,7 +10,7 @@ use weft::model::device::DeviceSpec;
 use weft::model::host::{LinkKind, Scope, VxlanAttributes};
 use weft::model::node::{NodeRecord, OwnNode, Peer, Snapshot};
 use weft::model::op::{Ack, Op};
-use weft::model::settings::{DEFAULT_PORT, Overlay, Settings, UnderlayRules};
+use weft::model::settings::{Backend, DEFAULT_PORT, Overlay, Settings, UnderlayRules};
 use weft::model::table::{
     Entry, Fdb, FdbKey, Neighbour, PROTOCOL_BOOT, PROTOCOL_WEFT, Route, RouteKey, Tables, flannel_metric, peer_metric,
 };
@@ -64,14 +64,14 @@ pub(crate) fn vtep_mac(family: Family, n: u8) -> Mac {
 
 /// Ours is the 1st address, so peers begin at 2.
 pub(crate) fn peer(family: Family, n: u8) -> Peer {
-    Peer { subnet: pod_cidr(family, n), mac: vtep_mac(family, n), public_ip: public_ip(family, n + 1) }
+    Peer { subnet: pod_cidr(family, n), mac: Some(vtep_mac(family, n)), public_ip: public_ip(family, n + 1) }
 }
 
 pub(crate) fn rows(peer: &Peer) -> [Entry; 3] {
-    let dst = peer.subnet;
+    let (dst, mac) = (peer.subnet, peer.mac.unwrap());
     [
-        Entry::Fdb(FdbKey::new(peer.mac, peer.public_ip), Fdb::to(peer.public_ip)),
-        Entry::Neighbour(dst.base(), Neighbour { mac: peer.mac }),
+        Entry::Fdb(FdbKey::new(mac, peer.public_ip), Fdb::to(peer.public_ip)),
+        Entry::Neighbour(dst.base(), Neighbour { mac }),
         Entry::Route(RouteKey { dst, metric: peer_metric(dst) }, Route::through(dst.base())),
     ]
 }
@@ -144,6 +144,7 @@ impl World {
     pub(crate) fn new() -> Self {
         let overlay = Overlay {
             networks: ByFamily::from_fn(|family| Some(network(family))),
+            backend: Backend::Vxlan,
             vni: Vni::new(1).unwrap(),
             port: DEFAULT_PORT,
             mtu: None,

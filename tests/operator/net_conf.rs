@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use weft::config::netconf::{NetConf, NetConfError, parse};
-use weft::model::Overlay;
+use weft::model::{Backend, Overlay};
 
 fn fixture(name: &str) -> NetConf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/net-conf").join(name);
@@ -15,11 +15,12 @@ fn fixture(name: &str) -> NetConf {
 fn summary(overlay: &Overlay) -> String {
     let network =
         |network: Option<weft::model::Subnet>| network.map_or("off".to_owned(), |network| network.to_string());
-    let Overlay { networks, vni, port, mtu, gbp, learning, direct_routing } = overlay;
+    let Overlay { networks, backend, vni, port, mtu, gbp, learning, direct_routing } = overlay;
     format!(
-        "{} {} vni {vni} port {port} mtu {mtu:?} gbp {gbp} learning {learning}{}",
+        "{} {}{} vni {vni} port {port} mtu {mtu:?} gbp {gbp} learning {learning}{}",
         network(networks.v4),
         network(networks.v6),
+        if *backend == Backend::HostGw { " host-gw" } else { "" },
         if *direct_routing { " direct" } else { "" }
     )
 }
@@ -70,6 +71,22 @@ fn keys_match_whatever_their_case_and_the_last_one_wins() {
             "Backend.GBP is given 2 times; the last one counts",
         ]
     );
+}
+
+#[test]
+fn host_gw_has_no_settings_but_the_vni_of_the_device_of_before() {
+    let conf = parse(
+        r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "Host-GW", "VNI": 4096, "Port": "any", "MTU": 9000,
+            "DirectRouting": true}}"#,
+    )
+    .expect("understood");
+    assert_eq!(
+        summary(&conf.overlay),
+        "10.244.0.0/16 off host-gw vni 4096 port 8472 mtu None gbp false learning false"
+    );
+    let ignored = ["Port", "MTU", "DirectRouting"]
+        .map(|key| format!("Backend.{key} is not a setting of the host-gw backend; it is ignored"));
+    assert_eq!(conf.notices, ignored);
 }
 
 #[test]
@@ -128,12 +145,12 @@ fn a_mistake_is_named_with_its_value_and_what_is_allowed() {
         ),
         (
             r#"{"Network": "10.244.0.0/16", "Backend": {"VNI": 1}}"#.to_owned(),
-            "Backend.Type is missing: a Backend must say what it is; weft knows \"vxlan\"".to_owned(),
+            "Backend.Type is missing: a Backend must say what it is; weft knows \"vxlan\" and \"host-gw\"".to_owned(),
         ),
-        (r#"{"Network": "10.244.0.0/16", "Backend": {"Type": 1}}"#.to_owned(), "Backend.Type is 1; allowed is \"vxlan\"".to_owned()),
+        (r#"{"Network": "10.244.0.0/16", "Backend": {"Type": 1}}"#.to_owned(), "Backend.Type is 1; allowed is \"vxlan\" or \"host-gw\"".to_owned()),
         (
-            r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "host-gw"}}"#.to_owned(),
-            "Backend.Type is \"host-gw\"; weft has one backend, \"vxlan\": a cluster on another backend stays with flannel".to_owned(),
+            r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "wireguard"}}"#.to_owned(),
+            "Backend.Type is \"wireguard\"; weft has \"vxlan\" and \"host-gw\": a cluster on another backend stays with flannel".to_owned(),
         ),
         (backend(r#", "VNI": 16777216"#), format!("Backend.VNI is 16777216; {vni}")),
         (backend(r#", "VNI": -1"#), format!("Backend.VNI is -1; {vni}")),

@@ -8,7 +8,7 @@ use weft::kernel::fake::{FakeKernel, Fault, Net};
 use weft::model::addr::{ByFamily, IfName, Mac, Vni};
 use weft::model::filter::FilterRules;
 use weft::model::node::{Absence, NodeRecord, OwnNode, Peer, Snapshot, Standing, Unusable};
-use weft::model::settings::{DEFAULT_PORT, Overlay, Settings, UnderlayRules};
+use weft::model::settings::{Backend, DEFAULT_PORT, Overlay, Settings, UnderlayRules};
 use weft::plan::bridge::Leases;
 use weft::reconcile::{Input, Memory, Report, pass};
 use weft::status::{
@@ -35,6 +35,7 @@ impl World {
         net.add_address(eth0, "192.168.0.1".parse().expect("an address"), 24);
         let overlay = Overlay {
             networks: ByFamily { v4: Some("10.244.0.0/16".parse().expect("a subnet")), v6: None },
+            backend: Backend::Vxlan,
             vni: Vni::new(1).expect("a VNI"),
             port: DEFAULT_PORT,
             mtu: None,
@@ -81,7 +82,7 @@ impl World {
         let reason = Unusable::Missing("public-ip");
         let subnet = Some("10.244.3.0/24".parse().expect("a subnet"));
         world.put(NodeRecord { standing: v4(Standing::Unusable { subnet, reason }), ..peer(3) });
-        let thief = Peer { mac: Mac([0x0e, 0, 0, 0, 0, 1]), ..address(4) };
+        let thief = Peer { mac: Some(Mac([0x0e, 0, 0, 0, 0, 1])), ..address(4) };
         world.put(NodeRecord { standing: v4(Standing::Usable(thief)), ..peer(4) });
         world.put(NodeRecord { standing: v4(Standing::Absent(Absence::NotFlannel)), ..peer(5) });
         world
@@ -188,7 +189,7 @@ fn v4(standing: Standing) -> ByFamily<Standing> {
 fn address(n: u8) -> Peer {
     Peer {
         subnet: format!("10.244.{n}.0/24").parse().expect("a subnet"),
-        mac: Mac([0x0e, 0, 0, 0, 0, n]),
+        mac: Some(Mac([0x0e, 0, 0, 0, 0, n])),
         public_ip: format!("192.168.0.{}", 100 + u16::from(n)).parse().expect("an address"),
     }
 }

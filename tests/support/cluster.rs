@@ -80,6 +80,16 @@ pub(crate) fn peer(number: u32) -> Value {
     node
 }
 
+/// The same of a node with flannel's host-gw backend.
+pub(crate) fn host_gw(number: u32) -> Value {
+    let mut node = peer(number);
+    let annotations = &mut node["metadata"]["annotations"];
+    for (key, value) in [("backend-type", "host-gw"), ("backend-data", "null"), ("backend-v6-data", "null")] {
+        annotations[format!("{PREFIX}/{key}")] = value.into();
+    }
+    node
+}
+
 /// The compact JSON of `backend-data`.
 pub(crate) fn backend_data(vni: u32, mac: &str) -> String {
     format!(r#"{{"VNI":{vni},"VtepMAC":"{mac}"}}"#)

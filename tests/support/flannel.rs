@@ -13,10 +13,15 @@ const SCRIPT: &str = include_str!("../cluster/flannel-state");
 
 /// Makes both devices of node `own`, with the MACs that it announces, their addresses and routes to `peers`.
 pub(crate) fn lay(own: u32, own_macs: &[String; 2], peers: &(impl Iterator<Item = u32> + Clone)) {
+    lay_as("vxlan", own, own_macs, peers);
+}
+
+/// The same in another form: `direct`, or `host-gw` without any device.
+pub(crate) fn lay_as(backend: &str, own: u32, own_macs: &[String; 2], peers: &(impl Iterator<Item = u32> + Clone)) {
     let ([net4, net6], [pods4, pods6], [ip4, ip6], [mac4, mac6]) =
         (NETWORKS, pod_cidrs(own), public_ips(own), own_macs);
     let line = format!(
-        "--iface {UNDERLAY} --network {net4} --subnet {pods4} --public-ip {ip4} --mac {mac4} \
+        "--backend {backend} --iface {UNDERLAY} --network {net4} --subnet {pods4} --public-ip {ip4} --mac {mac4} \
          --network6 {net6} --subnet6 {pods6} --public-ip6 {ip6} --mac6 {mac6}"
     );
     let mut lines = String::new();

@@ -22,7 +22,7 @@ crate::tests![
 ];
 
 /// `weft cleanup` with the files of this world.
-fn cleanup(world: &World, flags: &[&str]) -> Output {
+pub(crate) fn cleanup(world: &World, flags: &[&str]) -> Output {
     command(world, flags).output().expect("weft cleanup")
 }
 
@@ -37,7 +37,7 @@ fn command(world: &World, flags: &[&str]) -> Command {
     command
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     assert!(matches!(output.status.code(), Some(0 | 2)), "{output:?}");
     String::from_utf8(output.stdout.clone()).expect("text")
 }

@@ -27,6 +27,7 @@ mod garbage;
 mod heal;
 mod honesty;
 mod host;
+mod host_gw;
 #[path = "../support/http.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod http;
@@ -57,6 +58,7 @@ mod world;
 fn main() -> std::process::ExitCode {
     let tests = [
         topology::all(),
+        host_gw::all(),
         filter::all(),
         takeover::all(),
         reach::all(),

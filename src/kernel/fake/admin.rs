@@ -83,6 +83,13 @@ impl Net {
         self.flush_routes(index);
     }
 
+    /// Takes the carrier of a link that is up, or gives it back: the kernel keeps everything on it.
+    pub fn set_carrier(&mut self, index: IfIndex, on: bool) {
+        if let Some(interface) = self.interface_mut(index) {
+            interface.link.running = on && interface.link.up;
+        }
+    }
+
     /// Removes a link with everything on it, and the VXLAN devices over it.
     pub fn del_link(&mut self, name: &IfName) {
         let Some(index) = self.index(name) else { return };

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::model::addr::{Family, Mac, Subnet};
+use crate::model::addr::{Family, IfName, Mac, Subnet};
 use crate::model::device::DeviceSpec;
 use crate::model::filter::VtepFilter;
 use crate::model::node::{NodeName, Peer};
@@ -20,6 +20,8 @@ pub(super) struct OneFamily<'a> {
     waiting: Option<&'a str>,
     moving: Option<&'a str>,
     public_ip: Option<IpAddr>,
+    underlay: Option<&'a str>,
+    mtu: Option<u32>,
     device: Option<Device<'a>>,
     stale_bridge_addresses: &'a [String],
     entries: BTreeMap<&'static str, Rows>,
@@ -64,6 +66,8 @@ impl<'a> OneFamily<'a> {
             waiting: of.waiting.as_deref(),
             moving: of.moving.as_deref(),
             public_ip: of.public_ip,
+            underlay: of.underlay.as_ref().map(IfName::as_str),
+            mtu: of.mtu,
             device: of.device.as_ref().map(|spec| Device::of(spec, of.udp_checksum)),
             stale_bridge_addresses: &of.stale_bridge,
             entries: Kind::ALL.into_iter().map(rows).collect(),
@@ -184,7 +188,7 @@ fn peers(report: &Report, family: Family) -> BTreeMap<NodeName, OnePeer> {
             state: label,
             because,
             pod_cidr: peer.map(|peer| peer.subnet),
-            mac: peer.map(|peer| peer.mac),
+            mac: peer.and_then(|peer| peer.mac),
             public_ip: peer.map(|peer| peer.public_ip),
             direct: peer.zip(wanted).map(|(peer, wanted)| wanted.is_direct(peer.subnet)),
         };
