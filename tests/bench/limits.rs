@@ -1,6 +1,7 @@
 //! What was promised, beside what was measured.
 
 use crate::cluster::Stack;
+use crate::filter::Filtered;
 use crate::memory::{self, Weighed};
 use crate::program::Programmed;
 use crate::samples::Timed;
@@ -8,6 +9,7 @@ use crate::still::Still;
 use crate::table::Table;
 
 /// One promise.
+#[derive(Clone)]
 struct Limit {
     what: String,
     measured: f64,
@@ -18,8 +20,13 @@ struct Limit {
 const PEERS: u32 = 5000;
 
 /// The promises, whether each was kept, and whether all were.
-pub(crate) fn table(programmed: &[Programmed], still: &[Still], weighed: &[Weighed]) -> (Table, bool) {
-    let limits: Vec<Limit> = from_empty(programmed).into_iter().chain(no_op(still)).chain(memory(weighed)).collect();
+pub(crate) fn table(
+    programmed: &[Programmed],
+    still: &[Still],
+    weighed: &[Weighed],
+    filtered: &[Filtered],
+) -> (Table, bool) {
+    let limits = [from_empty(programmed), no_op(still), memory(weighed), filter(filtered)].concat();
     let mut table = Table::new(
         "Promises",
         "At 5,000 peers. Ratios are of the least CPU times of all runs, which a busy machine disturbs least; at least 5 \
@@ -62,6 +69,14 @@ fn no_op(all: &[Still]) -> Vec<Limit> {
         Limit { what, measured: it.kinds[0].1.total.median(), most: 30.0 }
     };
     all.iter().filter(|it| it.size == PEERS).map(limit).collect()
+}
+
+fn filter(all: &[Filtered]) -> Vec<Limit> {
+    let limit = |it: &Filtered| {
+        let what = format!("{}: round trip between pods, --vtep-filter=enforce ÷ off", it.label());
+        Limit { what, measured: it.cost(), most: 1.05 }
+    };
+    all.iter().map(limit).collect()
 }
 
 #[allow(clippy::cast_precision_loss)]

@@ -7,6 +7,7 @@
 
 mod calm;
 mod cluster;
+mod filter;
 mod forms;
 #[path = "../support/http.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
@@ -49,7 +50,7 @@ struct Options {
     /// Numbers of routes at which their forms are compared; flannel's takes two minutes at 50,000.
     #[arg(long, value_delimiter = ',')]
     forms: Vec<u32>,
-    /// Parts to run, with commas between them: program, still, forms, waiting, memory.
+    /// Parts to run, with commas between them: program, still, forms, waiting, memory, filter.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Ends with an error if a promise is not kept.
@@ -150,7 +151,11 @@ fn main() -> ExitCode {
     if !weighed.is_empty() {
         tables.push(memory::table(&weighed));
     }
-    let (promises, kept) = limits::table(&programmed, &still, &weighed);
+    let filtered = if wanted("filter") { filter::run(&run) } else { Vec::new() };
+    if !filtered.is_empty() {
+        tables.push(filter::table(&filtered));
+    }
+    let (promises, kept) = limits::table(&programmed, &still, &weighed, &filtered);
     tables.push(promises);
     println!("{machine}");
     for table in &tables {

@@ -74,7 +74,7 @@ fn everything(family: Family) -> Table {
         &[
             Expression::udp_to(8472),
             Expression::vni(0x0012_3456),
-            Expression::source_not_in(family, "known"),
+            Expression::source_in(family, "known", false),
             end(Verdict::Jump("far".to_owned())),
         ],
         None,

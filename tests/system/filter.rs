@@ -21,7 +21,8 @@ crate::tests![
     a_stranger_is_dropped_in_enforce,
 ];
 
-fn world(arguments: &[&str]) -> World {
+/// A node with three peers and an agent with these arguments.
+pub(crate) fn start(arguments: &[&str]) -> World {
     let mut world = World::with_peers(3);
     world.arguments.extend(arguments.iter().map(ToString::to_string));
     world.start();
@@ -37,7 +38,7 @@ fn both() -> [Option<String>; 2] {
 }
 
 fn the_table_is_flannels_rules_and_subnet_env_follows() {
-    let world = world(&["--ip-masq", "--ip-masq-exclude=192.0.2.0/24"]);
+    let world = start(&["--ip-masq", "--ip-masq-exclude=192.0.2.0/24"]);
     let pods = pod_cidrs(0);
     let [v4, v6] = both().map(|table| table.expect("a table"));
     let [net4, net6] = NETWORKS;
@@ -73,7 +74,7 @@ fn numbered() -> String {
 }
 
 fn a_restart_writes_nothing_into_the_filter() {
-    let mut world = world(&["--ip-masq", "--vtep-filter=audit"]);
+    let mut world = start(&["--ip-masq", "--vtep-filter=audit"]);
     let before = numbered();
     world.take_agent().terminate();
     world.start();
@@ -84,7 +85,7 @@ fn a_restart_writes_nothing_into_the_filter() {
 }
 
 fn whatever_becomes_of_the_table_it_heals() {
-    let mut world = world(&["--ip-masq", "--vtep-filter=enforce"]);
+    let mut world = start(&["--ip-masq", "--vtep-filter=enforce"]);
     let right = both();
     let handle = |chain: &str, needle: &str| {
         let text = try_sh("nft -a list table ip weft").expect("a table");
@@ -139,7 +140,7 @@ fn tables_of_others_stay() {
             + &try_sh("nft -a list table inet weft").expect("a table")
     };
     let before = admin();
-    let mut world = world(&["--ip-masq"]);
+    let mut world = start(&["--ip-masq"]);
     sh("nft delete table ip weft");
     within(Duration::from_secs(20), "the table is back", || list("ip").map(drop).ok_or("none"));
     assert_eq!(admin(), before);
@@ -147,7 +148,7 @@ fn tables_of_others_stay() {
 }
 
 fn without_masquerading_there_is_no_table() {
-    let mut world = world(&["--ip-masq"]);
+    let mut world = start(&["--ip-masq"]);
     assert!(list("ip").is_some());
     world.take_agent().terminate();
     assert!(list("ip").is_some(), "stopping takes nothing down");
@@ -165,7 +166,7 @@ const WHOLE: usize = 46;
 const IN_FRAGMENTS: usize = 2000;
 
 /// A VXLAN packet of our VNI, from whoever sends it: a broadcast frame that any device takes.
-fn forged(dst_mac: &str, padding: usize) -> Vec<u8> {
+pub(crate) fn forged(dst_mac: &str, padding: usize) -> Vec<u8> {
     let mac: Vec<u8> = dst_mac.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hex")).collect();
     let mut packet = vec![0x08, 0, 0, 0, 0, 0, 1, 0];
     packet.extend(&mac);
@@ -177,20 +178,24 @@ fn forged(dst_mac: &str, padding: usize) -> Vec<u8> {
 /// Sends from an address of the underlay's other end, and returns how many frames the device has got.
 fn delivered(outside: &Namespace, from: IpAddr, dev: &str, mac: &str, padding: usize) -> u64 {
     let to = public_ips(0)[usize::from(from.is_ipv6())];
+    let packet = forged(mac, padding);
+    let send = || {
+        let socket = UdpSocket::bind(SocketAddr::new(from, 0)).expect("a socket");
+        for _ in 0..10 {
+            socket.send_to(&packet, SocketAddr::new(to, 8472)).expect("to send");
+        }
+    };
+    delivered_of(dev, || outside.run(send).expect("the namespace"))
+}
+
+/// How many frames a device gets while something is sent.
+pub(crate) fn delivered_of(dev: &str, send: impl FnOnce()) -> u64 {
     let count = || {
         let link = json(&format!("ip -s -j link show {dev}"));
         link[0]["stats64"]["rx"]["packets"].as_u64().expect("a count")
     };
     let before = count();
-    let packet = forged(mac, padding);
-    outside
-        .run(|| {
-            let socket = UdpSocket::bind(SocketAddr::new(from, 0)).expect("a socket");
-            for _ in 0..10 {
-                socket.send_to(&packet, SocketAddr::new(to, 8472)).expect("to send");
-            }
-        })
-        .expect("the namespace");
+    send();
     // A veth hands packets over in softirqs, which may still be under way.
     let mut last = count();
     eventually("no more come", || std::mem::replace(&mut last, count()) == last);
@@ -210,12 +215,12 @@ fn a_stranger_is_dropped_in_enforce() {
 }
 
 fn a_stranger(mode: &str, delivered_of_ten: u64, counted: u64) {
-    let mut world = world(&[&format!("--vtep-filter={mode}")]);
+    let mut world = start(&[&format!("--vtep-filter={mode}")]);
     let peer = public_ips(1);
     let strangers: [IpAddr; 2] = ["172.16.250.9", "fd00:174::bad"].map(|ip| ip.parse().expect("an address"));
     let outside = other_end([peer[0], strangers[0]], [peer[1], strangers[1]]);
     for (family, (dev, label)) in [("flannel.1", "ipv4"), ("flannel-v6.1", "ipv6")].into_iter().enumerate() {
-        let mac = json(&format!("ip -j link show {dev}"))[0]["address"].as_str().expect("a MAC").to_owned();
+        let mac = mac_of(dev);
         for (what, padding) in [("whole packets", WHOLE), ("packets in fragments", IN_FRAGMENTS)] {
             // Known VTEPs are heard in every mode; the first packets may wait for a neighbour.
             within(
@@ -242,8 +247,13 @@ fn a_stranger(mode: &str, delivered_of_ten: u64, counted: u64) {
     }
 }
 
+/// A device's MAC.
+pub(crate) fn mac_of(dev: &str) -> String {
+    json(&format!("ip -j link show {dev}"))[0]["address"].as_str().expect("a MAC").to_owned()
+}
+
 /// The other end of the underlay in a namespace of its own, with these addresses.
-fn other_end(v4: [IpAddr; 2], v6: [IpAddr; 2]) -> Namespace {
+pub(crate) fn other_end(v4: [IpAddr; 2], v6: [IpAddr; 2]) -> Namespace {
     let outside = Namespace::new().expect("a namespace");
     let far = format!("{UNDERLAY}-far");
     // iproute2 wants a process that is in the namespace.

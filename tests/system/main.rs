@@ -23,6 +23,7 @@ mod connection;
 mod filter;
 #[path = "../support/flannel.rs"]
 mod flannel;
+mod fragments;
 mod garbage;
 mod heal;
 mod honesty;
@@ -60,6 +61,7 @@ fn main() -> std::process::ExitCode {
         topology::all(),
         host_gw::all(),
         filter::all(),
+        fragments::all(),
         takeover::all(),
         reach::all(),
         lab::all(),

@@ -168,9 +168,9 @@ impl Expression {
         vec![Self::Ipv6Header(FRAGMENT), Self::Compare(Comparison::Equal, vec![1])]
     }
 
-    /// The source address is not in the set.
-    pub fn source_not_in(family: Family, set: &str) -> Vec<Self> {
-        vec![Self::address(family, true), Self::Lookup { set: set.to_owned(), inverted: true }]
+    /// The source address is in the set, or is not.
+    pub fn source_in(family: Family, set: &str, inside: bool) -> Vec<Self> {
+        vec![Self::address(family, true), Self::Lookup { set: set.to_owned(), inverted: !inside }]
     }
 
     /// Puts the source address into the set.

@@ -232,7 +232,7 @@ mod tests {
             text(vec![
                 Expression::udp_to(8472),
                 Expression::vni(1),
-                Expression::source_not_in(Family::V6, "vteps"),
+                Expression::source_in(Family::V6, "vteps", false),
                 vec![Expression::Counter, Expression::Verdict(Verdict::Jump("x".to_owned()))],
             ]),
             "meta l4proto udp th dport 8472 @th,96,24 0x000001 ip6 saddr != @vteps counter jump x"
