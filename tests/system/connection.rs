@@ -21,29 +21,48 @@ crate::tests![
     the_environments_proxy_is_none_of_wefts_business,
 ];
 
-/// An agent that has an API server to find, and no more.
-struct Weft {
+/// Where [`Running::server`] listens; each test has a loopback of its own.
+const SERVER: &str = "127.0.0.1:6443";
+
+/// A program that ends with its test, and where its log is.
+struct Running {
     child: Child,
     log: PathBuf,
 }
 
-impl Drop for Weft {
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Weft {
-    fn start(directory: &Path, arguments: &[String], environment: &[(&str, &str)]) -> Self {
-        let (net_conf, log) = (directory.join("net-conf.json"), directory.join("log"));
+impl Running {
+    fn start(command: &mut Command, log: PathBuf) -> Self {
+        let file = std::fs::File::create(&log).expect("a file");
+        command.stdin(Stdio::null()).stdout(file.try_clone().expect("a file")).stderr(file);
+        Self { child: command.spawn().expect("to start"), log }
+    }
+
+    /// An agent that has an API server to find, and no more.
+    fn weft(directory: &Path, arguments: &[String], environment: &[(&str, &str)]) -> Self {
+        let net_conf = directory.join("net-conf.json");
         std::fs::write(&net_conf, json!({ "Network": "10.240.0.0/12" }).to_string()).expect("to write");
         let mut command = Command::new(binary());
         command.args(["run", "--node-name=us", "--net-config-path"]).arg(&net_conf).args(arguments);
         command.arg("--subnet-file").arg(directory.join("subnet.env"));
-        command.env_clear().envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(std::fs::File::create(&log).expect("a file"));
-        Self { child: command.spawn().expect("to start weft"), log }
+        Self::start(command.env_clear().envs(environment.iter().copied()), directory.join("log"))
+    }
+
+    /// `openssl s_server`: answers every request with a page that is no Node list, and says who connected. With
+    /// `clients`, whoever connects must show a certificate of that CA.
+    fn server(directory: &Path, clients: Option<&str>) -> Self {
+        let mut command = Command::new("openssl");
+        command.args(["s_server", "-www", "-accept", SERVER, "-cert", "server.crt", "-key", "server.key"]);
+        command.args(clients.into_iter().flat_map(|ca| ["-Verify", "1", "-CAfile", ca]));
+        let server = Self::start(command.current_dir(directory), directory.join("server.log"));
+        within(SOON, "a server", || TcpStream::connect(SERVER).map(drop));
+        server
     }
 
     fn log(&self) -> String {
@@ -124,13 +143,13 @@ fn a_pod_keeps_its_service_account_at_another_address() {
         std::fs::write(account.join(file), text).expect("to write");
     }
     let (listener, url) = listener();
-    let weft = Weft::start(&directory, &[format!("--kube-api-url={url}")], &[]);
+    let weft = Running::weft(&directory, &[format!("--kube-api-url={url}")], &[]);
     let head = request(&listener);
     assert!(head.contains("authorization: bearer sesame\r\n"), "{head}\n{}", weft.log());
     drop(weft);
     // A server whose certificate is of the pod's CA.
-    let server = SslServer::start(&directory, None);
-    let weft = Weft::start(&directory, &[format!("--kube-api-url={}", server.url)], &[]);
+    let _server = Running::server(&directory, None);
+    let weft = Running::weft(&directory, &[format!("--kube-api-url=https://{SERVER}")], &[]);
     within(SOON, "a request that went through", || {
         weft.log().contains("sent what is not JSON").then_some(()).ok_or_else(|| weft.log())
     });
@@ -142,7 +161,7 @@ fn a_kubeconfig_is_read_again_when_it_changes() {
     let (listener, url) = listener();
     let with = |token: &str| kubeconfig(&json!({ "server": url }), &json!({ "token": token }));
     replace(&file, &with("one"));
-    let weft = Weft::start(&directory, &[format!("--kubeconfig-file={}", file.display())], &[]);
+    let weft = Running::weft(&directory, &[format!("--kubeconfig-file={}", file.display())], &[]);
     let asks_as = |token: &str| {
         let head = request(&listener);
         head.contains(&format!("authorization: bearer {token}\r\n")).then_some(()).ok_or(head)
@@ -171,9 +190,9 @@ fn a_certificate_that_is_rotated_is_shown_at_the_next_connection() {
         }
     };
     put("old");
-    let server = SslServer::start(&directory, Some("ca.crt"));
+    let server = Running::server(&directory, Some("ca.crt"));
     let file = directory.join("kubeconfig");
-    let cluster = json!({ "server": server.url, "certificate-authority": "ca.crt" });
+    let cluster = json!({ "server": format!("https://{SERVER}"), "certificate-authority": "ca.crt" });
     replace(
         &file,
         &kubeconfig(
@@ -181,7 +200,7 @@ fn a_certificate_that_is_rotated_is_shown_at_the_next_connection() {
             &json!({ "client-certificate": "client-current.crt", "client-key": "client-current.key" }),
         ),
     );
-    let weft = Weft::start(&directory, &[format!("--kubeconfig-file={}", file.display())], &[]);
+    let weft = Running::weft(&directory, &[format!("--kubeconfig-file={}", file.display())], &[]);
     let shown = |name: &str| {
         let log = server.log();
         if log.replace(' ', "").contains(&format!("CN={name}-one")) {
@@ -202,50 +221,15 @@ fn the_environments_proxy_is_none_of_wefts_business() {
     replace(&file, &kubeconfig(&json!({ "server": url }), &json!({ "token": "one" })));
     let arguments = [format!("--kubeconfig-file={}", file.display())];
     for proxy in ["http://127.0.0.1:9", "not a URL"] {
-        let weft = Weft::start(&directory, &arguments, &[("HTTPS_PROXY", proxy), ("https_proxy", proxy)]);
+        let weft = Running::weft(&directory, &arguments, &[("HTTPS_PROXY", proxy), ("https_proxy", proxy)]);
         let head = request(&listener);
         assert!(head.starts_with("get /api/v1/nodes?"), "{head}\n{}", weft.log());
     }
     // One that the kubeconfig asks for is another matter.
     replace(&file, &kubeconfig(&json!({ "server": url, "proxy-url": "http://127.0.0.1:9" }), &json!({})));
-    let mut weft = Weft::start(&directory, &arguments, &[]);
+    let mut weft = Running::weft(&directory, &arguments, &[]);
     let ended = weft.child.wait().expect("the end of weft");
     assert_eq!(ended.code(), Some(1));
     let log = weft.log();
     assert!(log.contains("asks for the proxy http://127.0.0.1:9/ (proxy-url); weft knows no proxies"), "{log}");
-}
-
-/// `openssl s_server`: answers every request with a page that is no Node list, and says who connected.
-struct SslServer {
-    child: Child,
-    log: PathBuf,
-    url: String,
-}
-
-impl Drop for SslServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl SslServer {
-    /// With `clients`, whoever connects must show a certificate of that CA.
-    fn start(directory: &Path, clients: Option<&str>) -> Self {
-        const ADDRESS: &str = "127.0.0.1:6443";
-        let log = directory.join("server.log");
-        let file = std::fs::File::create(&log).expect("a file");
-        let mut command = Command::new("openssl");
-        command.args(["s_server", "-www", "-accept", ADDRESS, "-cert", "server.crt", "-key", "server.key"]);
-        command.args(clients.into_iter().flat_map(|ca| ["-Verify", "1", "-CAfile", ca]));
-        command.current_dir(directory).stdin(Stdio::null());
-        command.stdout(file.try_clone().expect("a file")).stderr(file);
-        let child = command.spawn().expect("openssl");
-        within(SOON, "a server", || TcpStream::connect(ADDRESS).map(drop));
-        Self { child, log, url: format!("https://{ADDRESS}") }
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).expect("a log")
-    }
 }
