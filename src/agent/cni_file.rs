@@ -3,9 +3,10 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -67,8 +68,7 @@ impl CniFile {
         let instead = names(&self.dir).ok().and_then(|names| {
             cni::taken(names.iter().map(String::as_str)).filter(|name| *name != cni::FILE_NAME).map(str::to_owned)
         });
-        // A thread that panicked while it held this left nothing worse than a missed count.
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.lock();
         let state = match kept {
             Ok(wrote) => {
                 if wrote {

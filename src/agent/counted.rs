@@ -1,7 +1,9 @@
 //! Linux, with its counters where the status server sees them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::view::Sums;
 use crate::kernel::netlink::Netlink;
@@ -21,7 +23,7 @@ impl CountedNetlink {
     }
 
     fn show(&self) {
-        self.sums.lock().unwrap_or_else(PoisonError::into_inner).netlink = self.kernel.counters();
+        self.sums.lock().netlink = self.kernel.counters();
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -109,8 +110,7 @@ impl FlannelRules {
     }
 
     fn show(&self, removed: u64, stays: Vec<String>) {
-        // A thread that panicked while it held this left nothing worse than a missed count.
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.lock();
         shown.removed += removed;
         for text in stays.iter().filter(|text| !shown.stays.contains(text)) {
             warn!("{text}");

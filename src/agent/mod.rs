@@ -22,10 +22,11 @@ pub mod upkeep;
 pub mod view;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tracing::info;
@@ -101,24 +102,9 @@ async fn supervise(config: RunConfig) -> Result<(), String> {
         sources,
     } = assemble(&config).await?;
     let (waker, dead) = start_reconciler(reconciler, sources.sums.clone()).await?;
-    let http = async {
-        match listener {
-            Some(listener) => status::http::serve(listener, Arc::new(move || sources.view())).await,
-            None => std::future::pending().await,
-        }
-    };
-    let keep_cni = async {
-        match cni_file {
-            Some(keeper) => keeper.run().await,
-            None => std::future::pending().await,
-        }
-    };
-    let condition = async {
-        match condition {
-            Some(condition) => condition.run().await,
-            None => std::future::pending().await,
-        }
-    };
+    let http = if_any(listener.map(|listener| status::http::serve(listener, Arc::new(move || sources.view()))));
+    let keep_cni = if_any(cni_file.map(CniFile::run));
+    let condition = if_any(condition.map(Upkeep::run));
     info!(version = env!("CARGO_PKG_VERSION"), node = &*config.node_name, "weft runs");
     tokio::select! {
         _ = dead => return Err("the reconciler has died; see the log above".to_owned()),
@@ -133,6 +119,14 @@ async fn supervise(config: RunConfig) -> Result<(), String> {
         () = host_watch.run() => {}
     }
     Ok(())
+}
+
+/// Runs a loop that may be turned off.
+async fn if_any<F: Future>(task: Option<F>) -> F::Output {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The loops, not yet running.
@@ -312,7 +306,7 @@ fn on_report(sums: Arc<Mutex<Sums>>, handle: Handle) -> Box<dyn FnMut(&Report) +
         if report.wants_list {
             handle.request_list();
         }
-        sums.lock().unwrap_or_else(PoisonError::into_inner).totals.absorb(report);
+        sums.lock().totals.absorb(report);
     })
 }
 

@@ -1,9 +1,10 @@
 //! Gathers what the status server shows.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::clock::Clock;
@@ -69,8 +70,7 @@ impl Sources {
     pub fn view(&self) -> View {
         let now = self.clock.now();
         let (totals, netlink) = {
-            // A thread that panicked while it held this left nothing worse than a missed sum.
-            let sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+            let sums = self.sums.lock();
             (sums.totals.clone(), sums.netlink)
         };
         let condition = |counter: fn(&UpkeepCounters) -> &AtomicU64| {
@@ -103,7 +103,7 @@ impl Sources {
                 subnet_env_written: self.subnet_file.written.load(Ordering::Relaxed),
                 subnet_env_failed: self.subnet_file.failed.load(Ordering::Relaxed),
             },
-            flannel_rules: self.flannel_rules.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            flannel_rules: self.flannel_rules.lock().clone(),
             host_problems: {
                 let problems = self.host.lock().unwrap_or_else(PoisonError::into_inner);
                 problems.iter().map(|problem| (problem.label, problem.text.clone())).collect()
@@ -150,7 +150,7 @@ impl Sources {
     }
 
     fn cni(&self) -> Option<Cni> {
-        self.cni.as_ref().map(|cni| cni.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        self.cni.as_ref().map(|cni| cni.lock().clone())
     }
 
     fn api(&self) -> Api {

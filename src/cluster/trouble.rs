@@ -1,7 +1,8 @@
 //! What goes wrong again and again with the API server: said ever more rarely, and kept for whoever asks.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::problem::Class;
 
@@ -55,12 +56,12 @@ pub struct LastProblem(Mutex<Option<Last>>);
 impl LastProblem {
     /// What it was.
     pub fn get(&self) -> Option<Last> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     /// Keeps one.
     pub fn set(&self, class: Class, text: String, at: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Last { class, text, at });
+        *self.0.lock() = Some(Last { class, text, at });
     }
 }
 

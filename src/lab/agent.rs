@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use parking_lot::Mutex;
 
 use super::topology::Machine;
 
@@ -106,7 +107,7 @@ impl Agent {
 
     /// The last lines of its log.
     pub fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.log.lock().iter().cloned().collect()
     }
 }
 
@@ -125,7 +126,7 @@ fn keep(log: impl BufRead, name: &str, kept: &Mutex<VecDeque<String>>, show: boo
             // Nobody is left to tell if standard error is closed.
             let _ = writeln!(io::stderr().lock(), "[{name}] {line}");
         }
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = kept.lock();
         if kept.len() == KEPT {
             kept.pop_front();
         }

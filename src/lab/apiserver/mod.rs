@@ -33,10 +33,11 @@ mod write;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch as signal;
 
@@ -45,7 +46,7 @@ pub use route::Verb;
 pub use shared::Logged;
 
 use route::{Resource, Version};
-use shared::{Shared, lock};
+use shared::Shared;
 use store::Store;
 
 /// A running server. Dropping it closes every connection.
@@ -77,7 +78,7 @@ impl ApiServer {
     /// Stops serving: the listener and every connection are closed when this returns. What is stored
     /// stays.
     pub fn stop(&self) {
-        if let Some(running) = lock(&self.running).take() {
+        if let Some(running) = self.running.lock().take() {
             running.stop.send_replace(true);
             // The thread has nothing to say; if it panicked there is nothing left to close.
             let _ = running.thread.join();
@@ -90,13 +91,13 @@ impl ApiServer {
     /// As [`Self::start`].
     pub fn resume(&self, listener: TcpListener) -> io::Result<()> {
         self.stop();
-        *lock(&self.running) = Some(Running::start(listener, Arc::clone(&self.shared))?);
+        *self.running.lock() = Some(Running::start(listener, Arc::clone(&self.shared))?);
         Ok(())
     }
 
     /// Where it serves; `None` while it is stopped.
     pub fn address(&self) -> Option<SocketAddr> {
-        lock(&self.running).as_ref().map(|running| running.address)
+        self.running.lock().as_ref().map(|running| running.address)
     }
 
     /// Its URL, for `--kube-api-url` and `kubectl --server`; empty while it is stopped.
@@ -155,17 +156,17 @@ impl ApiServer {
     /// Makes requests of these kinds fail: the first of the faults put that is for a request's kind
     /// meets it. `times` is how often; `None` until [`Self::clear_faults`].
     pub fn inject(&self, on: &[Verb], action: Action, times: Option<u32>) {
-        lock(&self.shared.faults).put(on, action, times);
+        self.shared.faults.lock().put(on, action, times);
     }
 
     /// Ends all faults. Requests that hang go on hanging; [`Self::stop`] ends them.
     pub fn clear_faults(&self) {
-        lock(&self.shared.faults).clear();
+        self.shared.faults.lock().clear();
     }
 
     /// How many requests met a fault so far: a test of a fault that never fired proves nothing.
     pub fn faults_fired(&self) -> u64 {
-        lock(&self.shared.faults).fired()
+        self.shared.faults.lock().fired()
     }
 
     /// Ends every open watch, as a server does that restarts or sheds load.
@@ -186,22 +187,22 @@ impl ApiServer {
 
     /// Sends bookmarks this often, in watches that begin from now on.
     pub fn bookmark_every(&self, time: Duration) {
-        *lock(&self.shared.bookmark_every) = time;
+        *self.shared.bookmark_every.lock() = time;
     }
 
     /// Every request since the start or the last [`Self::clear_log`].
     pub fn log(&self) -> Vec<Logged> {
-        lock(&self.shared.log).clone()
+        self.shared.log.lock().clone()
     }
 
     /// How many requests of a kind the log holds.
     pub fn count(&self, verb: Verb) -> usize {
-        lock(&self.shared.log).iter().filter(|logged| logged.verb == verb).count()
+        self.shared.log.lock().iter().filter(|logged| logged.verb == verb).count()
     }
 
     /// Empties the log.
     pub fn clear_log(&self) {
-        lock(&self.shared.log).clear();
+        self.shared.log.lock().clear();
     }
 }
 

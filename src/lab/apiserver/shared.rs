@@ -1,8 +1,8 @@
 //! What the connections and the handle share: the store, the faults, the log, and two bells.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch as signal;
 
 use super::fault::{Action, Faults};
@@ -66,7 +66,7 @@ impl Shared {
     }
 
     pub(super) fn store(&self) -> MutexGuard<'_, Store> {
-        lock(&self.store)
+        self.store.lock()
     }
 
     /// Runs something that may write, and wakes the watches.
@@ -81,8 +81,8 @@ impl Shared {
 
     /// Logs a request and says which fault it meets.
     pub(super) fn note(&self, verb: Verb, method: &http::Method, uri: &http::Uri) -> Option<Action> {
-        let fault = lock(&self.faults).take(verb);
-        let mut log = lock(&self.log);
+        let fault = self.faults.lock().take(verb);
+        let mut log = self.log.lock();
         if log.len() < LOGGED {
             log.push(Logged {
                 at: self.born.elapsed(),
@@ -95,9 +95,4 @@ impl Shared {
         }
         fault
     }
-}
-
-/// What a lock protects here is whole at every moment, so a panic elsewhere takes nothing away.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

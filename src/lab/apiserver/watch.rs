@@ -15,7 +15,7 @@ use super::fault::Action;
 use super::list::{Filter, UNDECODABLE};
 use super::render::Render;
 use super::route::Query;
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use super::status::Failure;
 use super::store::{Change, Object, Store};
 
@@ -172,7 +172,7 @@ impl Watch {
 
 /// Every so often, and shortly before the end, as a real server does (`nextBookmarkTime` in k8s.io/apiserver).
 fn next_bookmark(shared: &Shared, now: Instant, deadline: Instant) -> Instant {
-    let regular = now + *lock(&shared.bookmark_every);
+    let regular = now + *shared.bookmark_every.lock();
     let last = deadline.checked_sub(BEFORE_THE_END).filter(|last| *last > now);
     last.map_or(regular, |last| regular.min(last))
 }
