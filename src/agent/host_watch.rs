@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::model::addr::ByFamily;
 use crate::model::settings::Overlay;
-use crate::node::host::{Device, Places, Problem, cure, look, problems};
+use crate::node::host::{Device, Places, Problem, cure, look, problems, unseen};
 use crate::reconcile::Report;
 
 /// How often: a person or a program may have changed something.
@@ -32,6 +32,7 @@ impl HostWatch {
     /// Runs for ever.
     pub async fn run(self) {
         let places = Places::default();
+        unseen(&places).iter().for_each(|what| info!("{what}"));
         let mut said: Vec<Problem> = Vec::new();
         loop {
             let now = self.round(&places);

@@ -215,6 +215,21 @@ fn default_by(places: &Places) -> Option<String> {
     })
 }
 
+/// Of which programs nothing can be told here, in sentences: where they keep what they manage cannot be seen. In a
+/// container that may be for want of a mount, and then they may manage our devices all the same.
+pub fn unseen(places: &Places) -> Vec<String> {
+    let told_by = [("systemd-networkd", "systemd/netif"), ("NetworkManager", "NetworkManager/devices")];
+    let hidden = told_by.iter().map(|(who, path)| (who, places.run.join(path))).filter(|(_, path)| !path.is_dir());
+    hidden
+        .map(|(who, path)| {
+            format!(
+                "whether {who} manages weft's devices is not known: {} is not there; right on a host without {who}, else                  mount it into the container, read-only",
+                path.display()
+            )
+        })
+        .collect()
+}
+
 /// networkd keeps a file for each interface that it knows; one that it leaves alone is `unmanaged`.
 fn by_networkd(run: &Path, index: u32) -> bool {
     let text = fs::read_to_string(run.join(format!("systemd/netif/links/{index}"))).unwrap_or_default();
@@ -293,6 +308,18 @@ mod tests {
         assert_eq!(Tree::good().problems(), []);
         let nothing_visible = Tree(tempfile::tempdir().expect("a directory"));
         assert_eq!(nothing_visible.problems(), [], "what cannot be seen is no problem");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_said() {
+        let tree = Tree::good();
+        let unseen = |tree: &Tree| unseen(&tree.places());
+        assert_eq!(unseen(&tree).len(), 2);
+        assert!(unseen(&tree)[0].contains("run/systemd/netif is not there"), "{:?}", unseen(&tree));
+        tree.put("run/systemd/netif/links/1", "");
+        assert_eq!(unseen(&tree).len(), 1);
+        tree.put("run/NetworkManager/devices/1", "");
+        assert_eq!(unseen(&tree), [""; 0]);
     }
 
     #[test]

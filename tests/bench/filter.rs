@@ -105,11 +105,11 @@ impl Nodes {
         let known = (1..=KNOWN - 2).map(stranger).chain(own).collect();
         let nodes = Self { family, machines, kernels, overlay, known };
         let answers = || nodes.echo().ping().is_some();
-        sandbox::eventually("the other node's pod answers", || nodes.from_pod(answers));
+        sandbox::eventually("the other node's pod answers", || nodes.in_pod(answers));
         nodes
     }
 
-    fn from_pod<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    fn in_pod<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.machines[0].pod.network.run(work).expect("the pod's namespace")
     }
 
@@ -144,7 +144,7 @@ impl Nodes {
             let echo = self.echo();
             (0..PINGS).map(|_| echo.ping().expect("an answer")).collect()
         };
-        median(self.from_pod(ping)) * 1000
+        median(self.in_pod(ping)) * 1000
     }
 
     /// The median over bursts of the time per packet, sent here and received there.
@@ -158,7 +158,7 @@ impl Nodes {
             link[0]["stats64"]["rx"]["packets"].as_u64().expect("a count")
         };
         let before = received();
-        let took = self.from_pod(|| bursts(to));
+        let took = self.in_pod(|| bursts(to));
         let sent = BURSTS as u64 * u64::from(BURST);
         sandbox::eventually("every packet has come", || received() - before >= sent);
         median(took) * 1000
@@ -223,8 +223,8 @@ impl Echo {
     fn ping(&self) -> Option<Duration> {
         let began = Instant::now();
         (&self.socket).write_all(&self.request).ok()?;
-        (&self.socket).read(&mut [0; 64]).ok()?;
-        Some(began.elapsed())
+        let heard = (&self.socket).read(&mut [0; 64]).ok()?;
+        (heard > 0).then(|| began.elapsed())
     }
 }
 
