@@ -61,6 +61,11 @@ pub struct VxlanAttributes {
     pub gbp: bool,
     /// Whether outer packets over IPv4 get a UDP checksum; IPv6 is not asked.
     pub udp_checksum: bool,
+    /// TTL of the outer packets; 0 is the host's default.
+    pub ttl: u8,
+    /// It has what no device of flannel's has and what cannot be taken off in place: a limit of FDB entries
+    /// (`maxaddress`), `l2miss`, `l3miss`, `proxy`, `rsc`, `gpe`, `remcsum`, `ttl inherit`.
+    pub special: bool,
     /// Flow-based (`external`), or with a group or remote: not a device of flannel's kind.
     pub alien: bool,
 }

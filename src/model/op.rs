@@ -74,6 +74,8 @@ pub enum LinkOp {
     SetUnderlay(Dev, Dev),
     /// Turn learning on or off.
     SetLearning(Dev, bool),
+    /// Change the TTL of the outer packets; 0 is the host's default.
+    SetTtl(Dev, u8),
     /// `disable_ipv6 = 0`.
     EnableIpv6(Dev),
     /// Set it up.
@@ -146,6 +148,7 @@ impl LinkOp {
             | Self::SetLocal(dev, _)
             | Self::SetUnderlay(dev, _)
             | Self::SetLearning(dev, _)
+            | Self::SetTtl(dev, _)
             | Self::EnableIpv6(dev)
             | Self::Up(dev)
             | Self::AddAddress(dev, ..)
@@ -265,6 +268,8 @@ impl fmt::Display for LinkOp {
             Self::SetLearning(dev, on) => {
                 write!(f, "ip link set {} type vxlan {}", dev.name, switch(*on, "learning", "nolearning"))
             }
+            Self::SetTtl(dev, 0) => write!(f, "ip link set {} type vxlan ttl auto", dev.name),
+            Self::SetTtl(dev, ttl) => write!(f, "ip link set {} type vxlan ttl {ttl}", dev.name),
             Self::EnableIpv6(dev) => {
                 write!(f, "sysctl net.ipv6.conf.{}.disable_ipv6=0", dev.name.as_str().replace('.', "/"))
             }

@@ -111,6 +111,7 @@ pub fn of_link(op: &LinkOp, spec: &DeviceSpec, before: Option<&DeviceSpec>) -> C
             | LinkOp::SetLocal(..)
             | LinkOp::SetUnderlay(..)
             | LinkOp::SetLearning(..)
+            | LinkOp::SetTtl(..)
             | LinkOp::EnableIpv6(_)
             | LinkOp::Up(_) => Cause::DriftChanged,
         },

@@ -44,7 +44,8 @@ pub fn compare(spec: &DeviceSpec, host: &Host, recreate: bool) -> DeviceState {
 /// The kernel refuses to change these on an existing device (`vxlan_nl2conf`, drivers/net/vxlan).
 fn can_be_changed_into(vxlan: &VxlanAttributes, spec: &DeviceSpec) -> bool {
     let family_fits = vxlan.local.is_none_or(|local| Family::of(local) == spec.family);
-    vxlan.vni == spec.vni && vxlan.port == spec.port && vxlan.gbp == spec.gbp && !vxlan.alien && family_fits
+    let of_flannels_kind = !vxlan.alien && !vxlan.special;
+    vxlan.vni == spec.vni && vxlan.port == spec.port && vxlan.gbp == spec.gbp && of_flannels_kind && family_fits
 }
 
 /// Another device with our VNI and port: the kernel would answer EEXIST to ours.
@@ -79,6 +80,17 @@ pub fn left_over(overlay: &Overlay, host: &Host) -> Vec<String> {
     ours.map(say).collect()
 }
 
+/// What takes the device's packets away: a bridge or VRF that it was made a port of. Not undone, for that is
+/// never an accident.
+pub fn enslaved(spec: &DeviceSpec, host: &Host) -> Option<String> {
+    let master = host.link(&spec.name)?.master?;
+    let master = host.link_at(master).map_or_else(|| format!("interface {}", master.0), |link| link.name.to_string());
+    Some(format!(
+        "{} is a port of {master}, which takes what comes in for pods: `ip link set {} nomaster`",
+        spec.name, spec.name
+    ))
+}
+
 fn in_place(spec: &DeviceSpec, link: &Link, vxlan: &VxlanAttributes, dev: &Dev, host: &Host) -> Vec<LinkOp> {
     let mut ops = Vec::new();
     let mut need = |wrong: bool, op: LinkOp| {
@@ -92,6 +104,7 @@ fn in_place(spec: &DeviceSpec, link: &Link, vxlan: &VxlanAttributes, dev: &Dev, 
     need(vxlan.underlay != Some(spec.underlay), LinkOp::SetUnderlay(dev.clone(), underlay));
     need(vxlan.local != Some(spec.local), LinkOp::SetLocal(dev.clone(), spec.local));
     need(vxlan.learning != spec.learning, LinkOp::SetLearning(dev.clone(), spec.learning));
+    need(vxlan.ttl != 0, LinkOp::SetTtl(dev.clone(), 0));
     need(link.mac != Some(spec.mac), LinkOp::SetMac(dev.clone(), spec.mac));
     need(link.mtu != spec.mtu && host.link_at(spec.underlay).is_some(), LinkOp::SetMtu(dev.clone(), spec.mtu));
     need(!link.up, LinkOp::Up(dev.clone()));

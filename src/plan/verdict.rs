@@ -57,7 +57,10 @@ pub fn verdict(op: &Op, refusal: &Refusal) -> Verdict {
         (Op::Set { entry: Entry::Route(..), replace: false, .. }, EEXIST) => Verdict::Blocked,
         // A neighbour or FDB entry that appeared since we looked: the next look sees it.
         (Op::Set { .. }, EEXIST) | (_, ENODEV | ENETDOWN) => Verdict::LookAgain,
-        (Op::Link(LinkOp::SetLocal(..) | LinkOp::SetUnderlay(..) | LinkOp::SetLearning(..)), EOPNOTSUPP)
+        (
+            Op::Link(LinkOp::SetLocal(..) | LinkOp::SetUnderlay(..) | LinkOp::SetLearning(..) | LinkOp::SetTtl(..)),
+            EOPNOTSUPP,
+        )
         | (Op::Link(LinkOp::EnableIpv6(..)), EROFS) => Verdict::Recreate,
         _ => Verdict::Retry,
     }

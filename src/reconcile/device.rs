@@ -11,7 +11,7 @@ use crate::model::op::{Dev, LinkOp, Op};
 use crate::plan::attempts::Look;
 use crate::plan::cause::{Cause, of_link};
 use crate::plan::desired::Wanted;
-use crate::plan::device::{DeviceState, compare};
+use crate::plan::device::{DeviceState, compare, enslaved};
 
 impl Pass<'_> {
     /// Puts the device right. The device if its tables can be worked on; else whether anything was
@@ -21,6 +21,7 @@ impl Pass<'_> {
             LinkKind::Vxlan(vxlan) => Some(vxlan.udp_checksum),
             LinkKind::Other(_) => None,
         });
+        report.enslaved = enslaved(spec, host);
         let renew = *self.memory.renewal.get(spec.family) == Renewal::Needed;
         let ops = match compare(spec, host, renew) {
             DeviceState::Ready(dev) => {

@@ -105,6 +105,8 @@ pub struct FamilyReport {
     pub ready: bool,
     /// Why there is no device yet, for the operator.
     pub waiting: Option<String>,
+    /// What takes the device's packets away, for the operator.
+    pub enslaved: Option<String>,
     /// Why the device is not over the interface that routes lead to, for the operator.
     pub moving: Option<String>,
     /// The address to announce: `public-ip`.

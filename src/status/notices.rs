@@ -21,6 +21,8 @@ enum Subject {
     LeftOver(usize),
     /// A family's device.
     Device(Family),
+    /// Who a family's device is a port of.
+    Master(Family),
     /// A family's underlay.
     Underlay(Family),
     /// The pods' bridge, by a family's addresses.
@@ -58,6 +60,7 @@ impl Notices {
             match subject {
                 Subject::Node(family, name) => tracing::warn!(node = &**name, "{family}: {text}"),
                 Subject::Device(family)
+                | Subject::Master(family)
                 | Subject::Underlay(family)
                 | Subject::Bridge(family, _)
                 | Subject::Withheld(family)
@@ -78,6 +81,7 @@ impl Notices {
                     tracing::info!(node = &**name, "{family}: no longer so: {text}");
                 }
                 Subject::Device(family)
+                | Subject::Master(family)
                 | Subject::Underlay(family)
                 | Subject::Bridge(family, _)
                 | Subject::Withheld(family)
@@ -104,6 +108,7 @@ fn current(report: &Report) -> BTreeMap<Subject, String> {
     now.extend(left_over.map(|(at, text)| (Subject::LeftOver(at), text.clone())));
     for (family, of) in families() {
         now.extend(of.waiting.iter().map(|why| (Subject::Device(family), why.clone())));
+        now.extend(of.enslaved.iter().map(|why| (Subject::Master(family), why.clone())));
         now.extend(of.moving.iter().map(|why| (Subject::Underlay(family), why.clone())));
         let stale = of.stale_bridge.iter().enumerate();
         now.extend(stale.map(|(at, why)| (Subject::Bridge(family, at), why.clone())));

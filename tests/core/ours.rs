@@ -414,6 +414,36 @@ fn leaving_removes_the_devices_and_nothing_else() {
 }
 
 #[test]
+fn a_device_with_what_flannels_never_has_is_made_right() {
+    let mut world = World::with_peers(3);
+    world.converge();
+    let index = world.kernel.net.index(&device(Family::V4)).unwrap();
+    world.kernel.net.set_vxlan(index, |vxlan| vxlan.ttl = 1);
+    let told: Vec<String> = world.pass().changes.iter().map(|change| change.op.to_string()).collect();
+    assert_eq!(told, ["ip link set flannel.1 type vxlan ttl auto"]);
+    world.converge();
+    world.kernel.net.set_vxlan(index, |vxlan| vxlan.special = true);
+    crate::world::lock(&world.watch).off = true;
+    assert_eq!(world.pass().verdict, Verdict::Converged);
+    assert_ne!(world.kernel.net.index(&device(Family::V4)), Some(index), "made anew");
+    crate::world::lock(&world.watch).off = false;
+    world.converge();
+}
+
+#[test]
+fn a_device_that_is_a_port_of_another_is_said_and_left() {
+    let mut world = World::with_peers(3);
+    world.converge();
+    let index = world.kernel.net.index(&device(Family::V4)).unwrap();
+    world.kernel.net.set_master(index, world.kernel.net.index(&IfName::new("docker0")));
+    let report = world.pass();
+    assert!(report.changes.is_empty());
+    let said = report.families.v4.unwrap().enslaved.unwrap();
+    assert!(said.contains("a port of docker0") && said.contains("ip link set flannel.1 nomaster"), "{said}");
+    assert_eq!(report.families.v6.unwrap().enslaved, None);
+}
+
+#[test]
 fn a_family_that_is_switched_off_is_said_and_leaves_with_the_other() {
     let mut world = World::with_peers(3);
     world.converge();

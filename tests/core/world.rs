@@ -250,6 +250,8 @@ impl World {
             learning: spec.learning,
             gbp: spec.gbp,
             udp_checksum: spec.udp_checksum,
+            ttl: 0,
+            special: false,
             alien: false,
         };
         assert_eq!(link.kind, LinkKind::Vxlan(vxlan));

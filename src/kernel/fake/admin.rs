@@ -147,6 +147,13 @@ impl Net {
         }
     }
 
+    /// Makes a link a port of another.
+    pub fn set_master(&mut self, index: IfIndex, master: Option<IfIndex>) {
+        if let Some(interface) = self.interface_mut(index) {
+            interface.link.master = master;
+        }
+    }
+
     /// Changes a VXLAN device's attributes, in whatever way.
     pub fn set_vxlan(&mut self, index: IfIndex, change: impl FnOnce(&mut VxlanAttributes)) {
         if let Ok(vxlan) = self.vxlan(index) {

@@ -43,6 +43,10 @@ impl Net {
                 self.vxlan(dev.index)?.learning = *on;
                 Ok(())
             }
+            LinkOp::SetTtl(dev, ttl) => {
+                self.vxlan(dev.index)?.ttl = *ttl;
+                Ok(())
+            }
             LinkOp::EnableIpv6(dev) => self.enable_ipv6(&dev.name),
             LinkOp::Up(dev) => self.bring_up(dev.index),
             LinkOp::AddAddress(dev, ip, len) => self.new_address(dev.index, *ip, *len),
@@ -81,6 +85,8 @@ impl Net {
             learning: spec.learning,
             gbp: spec.gbp,
             udp_checksum: spec.udp_checksum,
+            ttl: 0,
+            special: false,
             alien: false,
         };
         if self.vxlans().any(|(_, other)| other.vni == spec.vni && meets(other, &attributes) && other.gbp == spec.gbp) {

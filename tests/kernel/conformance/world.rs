@@ -48,6 +48,7 @@ impl Named {
                 LinkOp::SetLocal(dev, ip) => LinkOp::SetLocal(at(dev), *ip),
                 LinkOp::SetUnderlay(dev, to) => LinkOp::SetUnderlay(at(dev), at(to)),
                 LinkOp::SetLearning(dev, on) => LinkOp::SetLearning(at(dev), *on),
+                LinkOp::SetTtl(dev, ttl) => LinkOp::SetTtl(at(dev), *ttl),
                 LinkOp::EnableIpv6(dev) => LinkOp::EnableIpv6(at(dev)),
                 LinkOp::Up(dev) => LinkOp::Up(at(dev)),
                 LinkOp::AddAddress(dev, ip, len) => LinkOp::AddAddress(at(dev), *ip, *len),
@@ -275,7 +276,7 @@ impl Dice {
     }
 
     fn link_op(&mut self, family: Family, dev: Dev) -> LinkOp {
-        match self.roll(12) {
+        match self.roll(13) {
             0 => LinkOp::Delete(dev),
             1 => LinkOp::AddrGenNone(dev),
             2 => LinkOp::SetMac(dev, self.mac()),
@@ -288,6 +289,7 @@ impl Dice {
             6 => LinkOp::SetLearning(dev, self.once_in(2)),
             7 => LinkOp::EnableIpv6(dev),
             8 => LinkOp::Up(dev),
+            10 => LinkOp::SetTtl(dev, self.pick(&[0, 1, 64])),
             9 => {
                 let (ip, len) = self.address(family);
                 LinkOp::DelAddress(dev, ip, len)

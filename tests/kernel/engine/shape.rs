@@ -139,6 +139,7 @@ fn every_operation_prints_as_the_command_that_does_the_same() {
                         Op::Link(LinkOp::SetMac(dev.clone(), mac(77))),
                         Op::Link(LinkOp::SetMtu(dev.clone(), 1400)),
                         Op::Link(LinkOp::SetLearning(dev.clone(), true)),
+                        Op::Link(LinkOp::SetTtl(dev.clone(), if family == Family::V4 { 9 } else { 0 })),
                         Op::Link(LinkOp::EnableIpv6(dev.clone())),
                         Op::Link(LinkOp::Up(dev.clone())),
                         Op::Link(LinkOp::AddAddress(dev.clone(), address, family.bits())),

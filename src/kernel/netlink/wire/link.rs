@@ -26,13 +26,23 @@ mod number {
     pub(super) const VXLAN_GROUP: u16 = 2;
     pub(super) const VXLAN_LINK: u16 = 3;
     pub(super) const VXLAN_LOCAL: u16 = 4;
+    pub(super) const VXLAN_TTL: u16 = 5;
     pub(super) const VXLAN_LEARNING: u16 = 7;
+    pub(super) const VXLAN_LIMIT: u16 = 9;
+    pub(super) const VXLAN_PROXY: u16 = 11;
+    pub(super) const VXLAN_RSC: u16 = 12;
+    pub(super) const VXLAN_L2MISS: u16 = 13;
+    pub(super) const VXLAN_L3MISS: u16 = 14;
     pub(super) const VXLAN_PORT: u16 = 15;
     pub(super) const VXLAN_GROUP6: u16 = 16;
     pub(super) const VXLAN_LOCAL6: u16 = 17;
     pub(super) const VXLAN_UDP_CSUM: u16 = 18;
+    pub(super) const VXLAN_REMCSUM_TX: u16 = 21;
+    pub(super) const VXLAN_REMCSUM_RX: u16 = 22;
     pub(super) const VXLAN_GBP: u16 = 23;
     pub(super) const VXLAN_COLLECT_METADATA: u16 = 25;
+    pub(super) const VXLAN_GPE: u16 = 27;
+    pub(super) const VXLAN_TTL_INHERIT: u16 = 28;
     /// AF_INET6, as the type of an attribute inside IFLA_AF_SPEC.
     pub(super) const SPEC_INET6: u16 = 10;
     pub(super) const INET6_CONF: u16 = 2;
@@ -92,7 +102,8 @@ fn vxlan(data: &[u8]) -> Result<VxlanAttributes, Malformed> {
     let mut vni = None;
     let mut port = [0; 2];
     let (mut underlay, mut local) = (None, None);
-    let (mut learning, mut gbp, mut udp_checksum, mut alien) = (false, false, false, false);
+    let (mut learning, mut gbp, mut udp_checksum) = (false, false, false);
+    let (mut ttl, mut special, mut alien) = (0, false, false);
     for attribute in attributes(data) {
         match attribute? {
             (number::VXLAN_ID, value) => vni = Vni::new(u32_value(value)?),
@@ -101,6 +112,19 @@ fn vxlan(data: &[u8]) -> Result<VxlanAttributes, Malformed> {
             (number::VXLAN_LEARNING, value) => learning = is_set(value),
             (number::VXLAN_PORT, value) => port = value.try_into().map_err(|_| Malformed("port"))?,
             (number::VXLAN_UDP_CSUM, value) => udp_checksum = is_set(value),
+            (number::VXLAN_TTL, value) => ttl = u8_at(value, 0).ok_or(Malformed("TTL"))?,
+            (number::VXLAN_LIMIT, value) => special |= u32_value(value)? != 0,
+            (
+                number::VXLAN_PROXY
+                | number::VXLAN_RSC
+                | number::VXLAN_L2MISS
+                | number::VXLAN_L3MISS
+                | number::VXLAN_REMCSUM_TX
+                | number::VXLAN_REMCSUM_RX
+                | number::VXLAN_TTL_INHERIT,
+                value,
+            ) => special |= is_set(value),
+            (number::VXLAN_GPE, _) => special = true,
             // A flag: there or not, without a value.
             (number::VXLAN_GBP, _) => gbp = true,
             (number::VXLAN_GROUP | number::VXLAN_GROUP6, _) => alien = true,
@@ -111,7 +135,7 @@ fn vxlan(data: &[u8]) -> Result<VxlanAttributes, Malformed> {
     let vni = vni.ok_or(Malformed("VXLAN device"))?;
     let local = local.filter(|ip: &IpAddr| !ip.is_unspecified());
     let port = u16::from_be_bytes(port);
-    Ok(VxlanAttributes { vni, port, underlay, local, learning, gbp, udp_checksum, alien })
+    Ok(VxlanAttributes { vni, port, underlay, local, learning, gbp, udp_checksum, ttl, special, alien })
 }
 
 fn is_set(value: &[u8]) -> bool {
@@ -156,6 +180,7 @@ pub(super) fn change(op: &LinkOp) -> Option<(RouteNetlinkMessage, u16)> {
         LinkOp::SetLocal(dev, ip) => set(dev.index, info(vec![local(*ip)])),
         LinkOp::SetUnderlay(dev, to) => set(dev.index, info(vec![InfoVxlan::Link(to.index.0)])),
         LinkOp::SetLearning(dev, on) => set(dev.index, info(vec![InfoVxlan::Learning(*on)])),
+        LinkOp::SetTtl(dev, ttl) => set(dev.index, info(vec![InfoVxlan::Ttl(*ttl)])),
         LinkOp::Up(dev) => {
             let mut message = at(dev.index);
             message.header.flags = LinkFlags::Up;
