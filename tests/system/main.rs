@@ -43,6 +43,7 @@ mod picture;
 mod plan;
 mod reach;
 mod restart;
+mod rights;
 #[path = "../support/sandbox.rs"]
 #[allow(dead_code, reason = "shared by several test binaries")]
 mod sandbox;
@@ -77,6 +78,7 @@ fn main() -> std::process::ExitCode {
         citizen::all(),
         heal::all(),
         restart::all(),
+        rights::all(),
         cni::all(),
         connection::all(),
         host::all(),
