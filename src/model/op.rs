@@ -221,6 +221,8 @@ fn row(f: &mut fmt::Formatter<'_>, verb: &str, dev: &IfName, entry: &Entry) -> f
         Entry::Neighbour(ip, neighbour) => {
             write!(f, "ip neigh {verb} {ip} lladdr {} dev {dev} nud permanent", neighbour.mac)
         }
+        // With anything else set the kernel does not find it by its destination.
+        Entry::Fdb(key, fdb) if verb == "del" && !fdb.plain => write!(f, "bridge fdb del {} dev {dev} self", key.mac),
         Entry::Fdb(key, fdb) if verb == "del" => {
             write!(f, "bridge fdb del {} dev {dev} dst {} self", key.mac, fdb.dst)
         }
@@ -233,10 +235,11 @@ fn row(f: &mut fmt::Formatter<'_>, verb: &str, dev: &IfName, entry: &Entry) -> f
 fn route_command(f: &mut fmt::Formatter<'_>, verb: &str, dev: &IfName, key: &RouteKey, route: &Route) -> fmt::Result {
     let six = if key.dst.family() == Family::V6 { "-6 " } else { "" };
     write!(f, "ip {six}route {verb} {}", key.dst)?;
-    if let Some(via) = route.via {
-        write!(f, " via {via}")?;
+    // Nor is a route that is not plain found by its gateway or interface.
+    if route.plain {
+        route.via.map_or(Ok(()), |via| write!(f, " via {via}"))?;
+        write!(f, " dev {dev}")?;
     }
-    write!(f, " dev {dev}")?;
     match route.protocol {
         PROTOCOL_BOOT => f.write_str(" proto boot")?,
         PROTOCOL_WEFT => write!(f, " proto {PROTOCOL_WEFT}")?,
@@ -245,7 +248,7 @@ fn route_command(f: &mut fmt::Formatter<'_>, verb: &str, dev: &IfName, key: &Rou
     if key.metric != 0 {
         write!(f, " metric {}", key.metric)?;
     }
-    if route.onlink { f.write_str(" onlink") } else { Ok(()) }
+    if route.plain && route.onlink { f.write_str(" onlink") } else { Ok(()) }
 }
 
 impl fmt::Display for LinkOp {
@@ -274,7 +277,10 @@ impl fmt::Display for LinkOp {
                 write!(f, "sysctl net.ipv6.conf.{}.disable_ipv6=0", dev.name.as_str().replace('.', "/"))
             }
             Self::Up(dev) => write!(f, "ip link set {} up", dev.name),
-            Self::AddAddress(dev, ip, len) => write!(f, "ip addr add {ip}/{len} dev {}", dev.name),
+            // Duplicate detection could find nothing on such a device.
+            Self::AddAddress(dev, ip, len) => {
+                write!(f, "ip addr add {ip}/{len} dev {}{}", dev.name, switch(ip.is_ipv6(), " nodad", ""))
+            }
             Self::DelAddress(dev, ip, len) => write!(f, "ip addr del {ip}/{len} dev {}", dev.name),
         }
     }

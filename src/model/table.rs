@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::addr::{Family, IfIndex, Mac, Subnet};
 
@@ -102,6 +102,16 @@ impl Fdb {
     /// The entry that weft makes.
     pub const fn to(dst: IpAddr) -> Self {
         Self { dst, plain: true }
+    }
+
+    /// The entry of a nexthop group (`bridge fdb add ... nhid`), which has no destination of its own.
+    pub const fn of_a_group() -> Self {
+        Self { dst: IpAddr::V4(Ipv4Addr::UNSPECIFIED), plain: false }
+    }
+
+    /// Whether it is [`Self::of_a_group`].
+    pub fn is_grouped(&self) -> bool {
+        !self.plain && self.dst.is_unspecified()
     }
 }
 

@@ -7,7 +7,7 @@ use crate::model::addr::{Mac, bits};
 use crate::model::device::DeviceSpec;
 use crate::model::node::NodeName;
 use crate::model::op::LinkOp;
-use crate::model::table::{Entry, Tables};
+use crate::model::table::{Entry, Route, RouteKey, Tables};
 
 /// Why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,12 +70,12 @@ impl Cause {
 /// Why a missing or differing row is put in, given what was in place before (`None` until a first
 /// pass is done).
 pub fn of_set(entry: &Entry, replace: bool, now: &People<'_>, before: Option<&People<'_>>) -> Cause {
-    let peer = now.owner(entry);
     let Some(before) = before else { return Cause::Start };
+    let entry = &now.purpose(entry);
     if before.wanted.tables.at(entry).as_ref() == Some(entry) {
         return if replace { Cause::DriftChanged } else { Cause::DriftDeleted };
     }
-    match peer {
+    match now.owner(entry) {
         Some(_) if now.is_same(entry, before) => Cause::LocalChanged,
         Some(name) if before.names.contains(name) => Cause::NodeChanged,
         _ => Cause::NodeJoined,
@@ -130,6 +130,15 @@ pub struct People<'a> {
 }
 
 impl<'a> People<'a> {
+    /// What a row is set for: a way to a gateway, which nobody wants for itself, for the route through it.
+    fn purpose(&self, entry: &Entry) -> Entry {
+        let Entry::Route(RouteKey { dst, .. }, Route { via: None, .. }) = entry else { return *entry };
+        let peer = self.wanted.peer_of(*dst).filter(|_| self.wanted.tables.at(entry) != Some(*entry));
+        let mut routes = peer.into_iter().flat_map(|(subnet, _)| self.wanted.routes_to(*subnet));
+        let through = routes.find(|(_, route)| route.via == Some(dst.base()));
+        through.map_or(*entry, |(key, route)| Entry::Route(*key, *route))
+    }
+
     /// Of what is wanted, now or before. What is held for a node that cannot be used is told from the rows that
     /// are there: its neighbour says which FDB entry is its.
     pub fn new(wanted: &'a Wanted, seen: &Tables) -> Self {

@@ -1,8 +1,9 @@
 //! Who gets what, when two nodes claim the same.
 //!
 //! The rule: our own node first, then by creation time, name and UID; a claim that clashes with one
-//! already granted is refused whole. It looks at the snapshot alone, so every agent of the cluster
-//! comes to the same answer whatever it saw before, also after a restart.
+//! already granted is refused whole. It looks at the snapshot and at what the host itself takes up, never
+//! at what was decided before: a restart decides the same, and so does every other agent of the cluster about
+//! two nodes that are neither's own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

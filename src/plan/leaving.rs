@@ -51,7 +51,11 @@ impl Leaving {
     /// Whether nothing points at the entry, and what takes its place is there.
     pub(super) fn is_free(&self, entry: &Entry, wanted: &Wanted) -> bool {
         match entry {
-            Entry::Fdb(key, _) => !self.uses.macs.contains_key(&key.mac),
+            // Who points at a group that is in the way is led wrong already.
+            Entry::Fdb(key, fdb) => {
+                let in_the_way = fdb.is_grouped() && wanted.tables.fdb.contains_key(key);
+                in_the_way || !self.uses.macs.contains_key(&key.mac)
+            }
             Entry::Neighbour(ip, _) => !self.uses.gateways.contains_key(ip),
             Entry::Route(key, route) => self.is_superseded(key, route, wanted) && self.leads_nobody(key, wanted),
         }

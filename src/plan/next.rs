@@ -46,7 +46,12 @@ impl<'a> Program<'a> {
             }
             // Routes that nobody wants lead nobody on.
             entry.or(there.filter(|there| there.kind() != Kind::Route)).inspect(|row| unsettled.add(row));
-            if let Some(entry) = entry {
+            let stuck = there.filter(|there| matches!(there, Entry::Fdb(_, fdb) if fdb.is_grouped()));
+            if let (Some(_), Some(stuck)) = (entry, stuck) {
+                // No replace changes it (`an_fdb_entry_of_a_group_is_not_replaced`): it goes, and the next look
+                // finds nothing in its place.
+                unwanted.push(stuck);
+            } else if let Some(entry) = entry {
                 let there = there.filter(|there| is_ours(there, wanted));
                 if let Some(way) = there.and_then(|there| own_way(&there, &entry, &seen)) {
                     unsettled.add(&way);
@@ -91,7 +96,11 @@ impl<'a> Program<'a> {
     /// Takes note that an operation is done.
     pub fn done(&mut self, op: &Op) {
         let Some(entry) = op.entry() else { return };
-        self.unsettled.settle(entry);
+        let makes_room =
+            matches!((op, entry), (Op::Del { .. }, Entry::Fdb(key, _)) if self.wanted.tables.fdb.contains_key(key));
+        if !makes_room {
+            self.unsettled.settle(entry);
+        }
         let Some(leaving) = &mut self.leaving else { return };
         match op {
             Op::Set { .. } => leaving.set(entry, self.seen.at(entry), self.wanted),

@@ -1,5 +1,6 @@
-//! What a pass remembers for the next one. Losing all of it (a restart) costs nothing but the
-//! wording of causes and the patience with failures.
+//! What a pass remembers for the next one. Losing all of it (a restart) costs the wording of causes and the
+//! patience with failures; and if our own Node is gone from the API server, an agent that remembers it goes
+//! on, and one that was restarted waits.
 
 use std::sync::Arc;
 

@@ -19,6 +19,7 @@ pub(crate) enum Meddle {
     RoutePrepended(u8),
     NeighbourElsewhere(u8),
     FdbElsewhere(u8),
+    FdbGroup(u8),
     StaleRoute(u8),
     StaleNeighbour(u8),
     StaleFdb(u8),
@@ -56,6 +57,7 @@ pub(crate) fn any_meddle(peers: u8) -> impl Strategy<Value = (Family, Meddle)> {
         n().prop_map(Meddle::RoutePrepended),
         n().prop_map(Meddle::NeighbourElsewhere),
         n().prop_map(Meddle::FdbElsewhere),
+        n().prop_map(Meddle::FdbGroup),
         n().prop_map(Meddle::StaleRoute),
         n().prop_map(Meddle::StaleNeighbour),
         n().prop_map(Meddle::StaleFdb),
@@ -121,6 +123,10 @@ impl Meddle {
                 net.put_neighbour(index, pod_cidr(family, n).base(), Mac([2, 9, 9, 9, 9, n]));
             }
             Self::FdbElsewhere(n) => net.put_fdb(index, vtep_mac(family, n), Fdb::to(public_ip(family, 99))),
+            Self::FdbGroup(n) => {
+                net.del_fdb(index, vtep_mac(family, n));
+                net.group_fdb(index, vtep_mac(family, n));
+            }
             Self::StaleRoute(n) => {
                 let dst = pod_cidr(family, 100 + n);
                 net.put_route(RouteKey { dst, metric: u32::from(n) }, Some(index), Route::through(dst.base()));

@@ -103,15 +103,10 @@ impl Net {
         }
     }
 
-    /// Renames a link, which takes it down and up again.
+    /// Renames a link, up or not; nothing on it changes.
     pub fn rename(&mut self, index: IfIndex, name: &str) {
-        let up = self.interface(index).is_some_and(|interface| interface.link.up);
-        self.set_down(index);
         if let Some(interface) = self.interface_mut(index) {
             interface.link.name = IfName::new(name);
-        }
-        if up {
-            self.set_up(index);
         }
     }
 

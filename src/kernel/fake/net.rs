@@ -7,7 +7,7 @@ use crate::model::addr::{ByFamily, Family, IfIndex, IfName, Mac, Subnet};
 use crate::model::host::{Address, DefaultRoute, ForeignRoute, Host, Link, LinkKind, Scope, Way};
 use crate::model::nft::SeenTable;
 use crate::model::op::{Ack, Op, Refusal};
-use crate::model::table::{Fdb, FdbKey, Neighbour, PROTOCOL_KERNEL, Route, RouteKey, Tables};
+use crate::model::table::{Fdb, FdbKey, Neighbour, PROTOCOL_KERNEL, PROTOCOL_WEFT, Route, RouteKey, Tables};
 
 /// A network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,12 @@ pub struct MainRoute {
 }
 
 impl MainRoute {
+    /// Whether it is a row, over whatever interface, if it is inside a cluster network. With our number also
+    /// without one (`unreachable`, or several next hops).
+    fn may_be_ours(&self) -> bool {
+        self.route.may_be_ours() && (self.oif.is_some() || self.route.protocol == PROTOCOL_WEFT)
+    }
+
     /// Whether it leads straight to its destination.
     pub(super) fn is_on_link(&self) -> bool {
         self.oif.is_some() && self.route.via.is_none()
@@ -195,6 +201,18 @@ impl Net {
         }
     }
 
+    /// Puts the FDB entry of a nexthop group in, if a unicast MAC is not there (`bridge fdb add ... nhid`).
+    pub fn group_fdb(&mut self, index: IfIndex, mac: Mac) {
+        if let Some(interface) = self.interface_mut(index)
+            && matches!(interface.link.kind, LinkKind::Vxlan(_))
+            && mac.is_vtep()
+            && interface.fdb.keys().all(|held| held.mac != mac)
+        {
+            let fdb = Fdb::of_a_group();
+            interface.fdb.insert(FdbKey::new(mac, fdb.dst), (fdb, false));
+        }
+    }
+
     /// A packet from an unknown MAC is learned, if the MAC is not there.
     pub fn learn(&mut self, index: IfIndex, mac: Mac, dst: IpAddr) {
         if let Some(interface) = self.interface_mut(index) {
@@ -223,13 +241,15 @@ impl Net {
 
     /// The routes over a device, and those inside a network over others that may be ours.
     fn routes_of(&self, device: Option<IfIndex>, family: Family, network: Option<Subnet>) -> Tables {
-        let row = |key: RouteKey, it: &MainRoute| match it.oif? {
-            _ if it.route.protocol == PROTOCOL_KERNEL => None,
-            oif if Some(oif) == device => Some((key, it.route)),
-            oif => {
-                let inside = network.is_some_and(|network| network.contains_subnet(key.dst));
-                (inside && it.route.may_be_ours()).then_some((key, Route { dev: Some(oif), ..it.route }))
+        let row = |key: RouteKey, it: &MainRoute| {
+            if it.route.protocol == PROTOCOL_KERNEL {
+                return None;
             }
+            if it.oif.is_some() && it.oif == device {
+                return Some((key, it.route));
+            }
+            let inside = network.is_some_and(|network| network.contains_subnet(key.dst));
+            (inside && it.may_be_ours()).then_some((key, Route { dev: it.oif, ..it.route }))
         };
         let mut tables = Tables::default();
         for (key, routes) in self.routes.iter().filter(|(key, _)| key.dst.family() == family) {
@@ -286,8 +306,7 @@ impl Net {
         let is_foreign = |key: RouteKey, route: &MainRoute| {
             let family = key.dst.family();
             let inside = scope.networks.get(family).is_some_and(|network| network.contains_subnet(key.dst));
-            let row = route.oif.is_some() && route.route.may_be_ours();
-            inside && !row && (route.oif.is_none() || route.oif != *ours.get(family))
+            inside && !route.may_be_ours() && (route.oif.is_none() || route.oif != *ours.get(family))
         };
         let found = self.routes().filter(|(key, route)| is_foreign(*key, route));
         found

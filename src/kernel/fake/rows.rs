@@ -182,7 +182,11 @@ impl Interface {
         if !key.mac.is_vtep() {
             return refuse(EOPNOTSUPP, "Cannot replace non-unicast fdb entries");
         }
-        self.fdb.insert(key, (fdb, false));
+        // An entry of a nexthop group stays as it is, and the kernel says that it was replaced.
+        let grouped = self.fdb.get(&key).is_some_and(|(held, _)| held.is_grouped());
+        if !grouped {
+            self.fdb.insert(key, (fdb, false));
+        }
         Ok(())
     }
 
@@ -190,7 +194,8 @@ impl Interface {
         if !self.fdb.keys().any(|held| held.mac == key.mac) {
             return refuse(ENOENT, "");
         }
-        self.fdb.retain(|held, (value, _)| held.mac != key.mac || value.dst != fdb.dst);
+        // Whoever names no destination takes them all.
+        self.fdb.retain(|held, (value, _)| held.mac != key.mac || (fdb.plain && value.dst != fdb.dst));
         Ok(())
     }
 }

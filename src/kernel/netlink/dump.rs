@@ -106,7 +106,7 @@ fn read_rows<T>(
     question: &impl Ask,
     decode: &mut impl FnMut(&Frame<'_>) -> Result<Option<T>, Malformed>,
 ) -> Result<(Vec<T>, bool), Stop> {
-    let (mut rows, mut interrupted, mut unfiltered, mut begun) = (Vec::new(), false, false, false);
+    let (mut rows, mut interrupted, mut begun) = (Vec::new(), false, false);
     loop {
         let datagram = channel.receive(true).map_err(Stop::Silent)?;
         for frame in frames(datagram) {
@@ -118,15 +118,9 @@ fn read_rows<T>(
             match frame.answer().map_err(Stop::Malformed)? {
                 Answer::Data => {
                     begun = true;
-                    unfiltered |= !frame.filtered();
                     rows.extend(decode(&frame).map_err(Stop::Malformed)?);
                 }
-                Answer::Done => {
-                    if unfiltered {
-                        tracing::trace!(what = question.what(), "the kernel did not filter");
-                    }
-                    return Ok((rows, interrupted));
-                }
+                Answer::Done => return Ok((rows, interrupted)),
                 Answer::Refused(refusal) if !begun && question.is_empty_table(&refusal) => {
                     return Ok((rows, interrupted));
                 }

@@ -16,7 +16,7 @@ use super::wire::{Malformed, Question, address, link};
 use crate::kernel::ObserveError;
 use crate::model::addr::{ByFamily, Family, IfIndex, Subnet};
 use crate::model::host::{DefaultRoute, ForeignRoute, Host, Link, LinkKind, Scope, Way};
-use crate::model::table::{Fdb, FdbKey, Neighbour, PROTOCOL_KERNEL, Route, RouteKey, Tables};
+use crate::model::table::{Fdb, FdbKey, Neighbour, PROTOCOL_KERNEL, PROTOCOL_WEFT, Route, RouteKey, Tables};
 
 /// Reads the interfaces with their addresses.
 pub(super) fn links(channel: &mut Channel, counters: &mut NetlinkCounters) -> Result<Vec<Link>, ObserveError> {
@@ -147,8 +147,12 @@ impl Sieve {
         if self.is_ours(seen) {
             return Some(seen.route);
         }
-        let may_be_ours = seen.oif.is_some() && self.is_inside(seen) && seen.route.may_be_ours();
-        may_be_ours.then_some(Route { dev: seen.oif, ..seen.route })
+        // With our number it is ours whatever became of it: IPv6 adds what is appended under our key to our
+        // route as another hop, over whichever device.
+        let marked = seen.route.protocol == PROTOCOL_WEFT;
+        let may_be_ours = self.is_inside(seen) && seen.route.may_be_ours() && (marked || seen.oif.is_some());
+        let other = || seen.mixed?.into_iter().find(|hop| Some(*hop) != self.device);
+        may_be_ours.then(|| Route { dev: seen.oif.or_else(other), ..seen.route })
     }
 
     fn is_ours(self, seen: &RouteSeen) -> bool {

@@ -64,6 +64,10 @@ pub(super) enum Disturbance {
     Down(IfName),
     Up(IfName),
     Delete(IfName),
+    /// There and back.
+    Rename(IfName),
+    /// An FDB entry of a nexthop group.
+    Group(IfName, Mac, Family),
     Mac(IfName, Mac),
     DisableIpv6(IfName),
     FlushRoutes(IfName, Family),
@@ -85,6 +89,15 @@ impl Disturbance {
             Self::Down(name) => try_sh(&format!("ip link set {name} down")),
             Self::Up(name) => try_sh(&format!("ip link set {name} up")),
             Self::Delete(name) => try_sh(&format!("ip link del {name}")),
+            Self::Rename(name) => {
+                try_sh(&format!("ip link set {name} name elsewhere\n ip link set elsewhere name {name}"))
+            }
+            Self::Group(name, mac, family) => {
+                let (id, via) = if *family == Family::V4 { (1, "192.168.174.9") } else { (2, "fd00:174::9") };
+                let _ = try_sh(&format!("ip nexthop add id {id} via {via} fdb"));
+                let _ = try_sh(&format!("ip nexthop add id {id}0 group {id} fdb"));
+                try_sh(&format!("bridge fdb add {mac} dev {name} nhid {id}0"))
+            }
             Self::Mac(name, mac) => try_sh(&format!("ip link set {name} address {mac}")),
             Self::DisableIpv6(name) => std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1")
                 .map(|()| String::new())
@@ -121,6 +134,8 @@ impl Disturbance {
             Self::Down(name)
             | Self::Up(name)
             | Self::Delete(name)
+            | Self::Rename(name)
+            | Self::Group(name, ..)
             | Self::Mac(name, _)
             | Self::DisableIpv6(name)
             | Self::FlushRoutes(name, _)
@@ -136,6 +151,11 @@ impl Disturbance {
             Self::Down(_) => net.set_down(index),
             Self::Up(_) => drop(net.ack(&Op::Link(LinkOp::Up(dev)))),
             Self::Delete(_) => net.del_link(&name),
+            Self::Rename(_) => {
+                net.rename(index, "elsewhere");
+                net.rename(index, name.as_str());
+            }
+            Self::Group(_, mac, _) => net.group_fdb(index, *mac),
             Self::Mac(_, mac) => net.set_mac(index, *mac),
             Self::DisableIpv6(_) => net.set_ipv6(index, false),
             Self::FlushRoutes(_, family) => {
@@ -304,7 +324,7 @@ impl Dice {
     fn disturbance(&mut self, family: Family, name: IfName) -> Disturbance {
         let dst = self.dst(family);
         let metric = self.pick(&[5, 7]);
-        match self.roll(13) {
+        match self.roll(15) {
             0 => Disturbance::Down(name),
             1 => Disturbance::Up(name),
             2 => Disturbance::Delete(if self.once_in(3) { IfName::new("eth1") } else { name }),
@@ -315,7 +335,9 @@ impl Dice {
             7 | 8 => Disturbance::Route(dst, metric),
             9 => Disturbance::Unroute(dst, metric),
             10 => Disturbance::Learn(name, self.pick(&MACS), self.public(family)),
-            11 => {
+            11 => Disturbance::Rename(name),
+            12 => Disturbance::Group(name, self.pick(&MACS), family),
+            13 => {
                 let (ip, len) = self.address(family);
                 Disturbance::AddAddress(name, ip, len)
             }

@@ -17,6 +17,7 @@ crate::tests![
     rows_that_the_kernel_made_itself_are_not_ours,
     rows_with_more_to_them_are_not_plain,
     rows_that_are_not_plain_can_be_deleted,
+    rows_that_are_not_plain_are_deleted_by_what_is_printed_too,
     only_flannels_route_goes_when_flannels_route_is_deleted,
     routes_with_a_tos_or_in_other_tables_do_not_count,
     the_first_of_two_routes_with_one_key_counts,
@@ -150,6 +151,19 @@ fn rows_that_are_not_plain_can_be_deleted() {
         assert!(!ops.is_empty());
         node.done(&ops);
         assert_eq!(node.tables(family), Tables::default());
+    }
+}
+
+fn rows_that_are_not_plain_are_deleted_by_what_is_printed_too() {
+    let mut node = Node::with_devices();
+    rows_with_more_to_them(&mut node);
+    for family in Family::BOTH {
+        let dev = node.dev(family);
+        let ops: Vec<Op> = node.tables(family).entries().map(|row| del(&dev, row)).collect();
+        assert!(!ops.is_empty());
+        // The two flood entries are one MAC's: the first command takes both.
+        ops.iter().for_each(|op| drop(try_sh(&op.to_string())));
+        assert_eq!(node.tables(family), Tables::default(), "{ops:#?}");
     }
 }
 

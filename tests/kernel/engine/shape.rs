@@ -171,8 +171,6 @@ fn every_operation_prints_as_the_command_that_does_the_same() {
                         format!("sysctl net.ipv6.conf.{}.disable_ipv6=0", dev.name.as_str().replace('.', "/"))
                     );
                 }
-                // iproute2 does not know that duplicate detection makes no sense here.
-                Op::Link(LinkOp::AddAddress(_, ip, _)) if ip.is_ipv6() => sh(&format!("{op} nodad")),
                 _ => sh(&op.to_string()),
             }
         }

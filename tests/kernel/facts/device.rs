@@ -15,7 +15,6 @@ crate::tests![
     local_cannot_change_to_the_other_family,
     one_vni_and_port_belong_to_one_device,
     gbp_and_plain_devices_cannot_share_a_port,
-    a_vni_ends_at_24_bits,
     a_multicast_mac_is_refused,
     a_device_goes_with_its_underlay,
     below_1280_bytes_there_is_no_ipv6,
@@ -118,12 +117,6 @@ fn gbp_and_plain_devices_cannot_share_a_port() {
     // Told at creation or when it comes up, depending on the kernel.
     let made = try_sh(&format!("{other} gbp")).and_then(|_| try_sh("ip link set other up"));
     assert!(made.is_err_and(|error| error.contains("in use")));
-}
-
-fn a_vni_ends_at_24_bits() {
-    host();
-    // iproute2 would refuse it itself: it is the kernel's word that the engine's test reads.
-    refused(&CREATE_V4.replace("id 1", "id 16777216"), "");
 }
 
 fn a_multicast_mac_is_refused() {

@@ -32,6 +32,8 @@ crate::tests![
     permanent_neighbours_are_not_limited_by_gc_thresh3,
     an_identical_replace_is_not_announced,
     a_nexthop_object_hides_its_device_from_a_delete,
+    an_fdb_entry_of_a_group_is_not_replaced,
+    an_ipv6_append_makes_one_route_of_two,
 ];
 
 const MAC: &str = "0a:00:00:00:00:01";
@@ -317,4 +319,25 @@ fn a_nexthop_object_hides_its_device_from_a_delete() {
         ip route add 10.244.1.0/24 nhid 9");
     refused("ip route del 10.244.1.0/24 via 10.244.1.0 dev flannel.1", "No such process");
     sh("ip route del 10.244.1.0/24");
+}
+
+fn an_fdb_entry_of_a_group_is_not_replaced() {
+    devices();
+    sh(&format!(
+        "ip nexthop add id 1 via 192.168.174.9 fdb
+         ip nexthop add id 10 group 1 fdb
+         bridge fdb add {MAC} dev flannel.1 nhid 10
+         bridge fdb replace {MAC} dev flannel.1 dst 192.168.174.2 self permanent"
+    ));
+    assert_eq!(fdb(MAC), ["none"]);
+    sh(&format!("bridge fdb del {MAC} dev flannel.1 self"));
+    assert_eq!(fdb(MAC), [""; 0]);
+}
+
+fn an_ipv6_append_makes_one_route_of_two() {
+    devices_with_a_peer();
+    sh("ip -6 route append fd00:10:244:1::/64 via fd00:174::2 dev eth0 proto 119 metric 1024");
+    assert_eq!(json("ip -6 -j route show fd00:10:244:1::/64").len(), 1);
+    sh("ip -6 route del fd00:10:244:1::/64 metric 1024");
+    assert_eq!(json("ip -6 -j route show fd00:10:244:1::/64").len(), 0);
 }

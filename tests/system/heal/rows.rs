@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::site::{Side, Site};
 use super::{Disturbance, LIMIT, table};
-use crate::sandbox::{json, sh};
+use crate::sandbox::{json, sh, try_sh};
 use crate::world::within;
 
 crate::tests![
@@ -20,6 +20,8 @@ crate::tests![
     a_changed_neighbour_is_corrected,
     a_neighbour_that_may_expire_becomes_permanent,
     a_changed_fdb_entry_is_corrected,
+    an_fdb_entry_of_a_nexthop_group_is_corrected,
+    a_second_next_hop_over_the_underlay_goes,
     stale_extra_entries_go,
     all_routes_flushed_come_back,
     all_neighbours_flushed_come_back,
@@ -69,6 +71,14 @@ fn a_second_next_hop_goes() {
     // IPv6 makes one route of both.
     let disturbance = Disturbance::new("route appended under the same key", &[("route", "drift_changed")]);
     disturbance.only(&[Side::V6]).heals(|_, side, round| append(side, round));
+}
+
+fn a_second_next_hop_over_the_underlay_goes() {
+    // With our number it is our route that somebody appended to.
+    let disturbance = Disturbance::new("next hop over the underlay appended", &[("route", "drift_changed")]);
+    disturbance.only(&[Side::V6]).heals(|_, side, round| {
+        sh(&format!("ip -6 route append {} via fd00:174::99 dev eth0 proto 119", side.key(7 + round)));
+    });
 }
 
 fn append(side: Side, round: u32) {
@@ -128,6 +138,19 @@ fn a_changed_fdb_entry_is_corrected() {
     Disturbance::new("FDB entry changed", &[("fdb", "drift_changed")]).heals(|_, side, round| {
         let (mac, elsewhere) = (side.mac(7 + round), side.public_ip(90));
         sh(&format!("bridge fdb replace {mac} dev {} dst {elsewhere} self permanent", side.dev()));
+    });
+}
+
+fn an_fdb_entry_of_a_nexthop_group_is_corrected() {
+    // The kernel lets nobody replace it, so it goes and ours comes.
+    let counted = &[("fdb", "drift_added"), ("fdb", "drift_deleted")];
+    Disturbance::new("FDB entry of a nexthop group in its place", counted).heals(|_, side, round| {
+        let (mac, dev) = (side.mac(7 + round), side.dev());
+        let (id, elsewhere) = (if side.flag() == "-4" { 1 } else { 2 }, side.public_ip(90));
+        // The second round finds them there.
+        let _ = try_sh(&format!("ip nexthop add id {id} via {elsewhere} fdb"));
+        let _ = try_sh(&format!("ip nexthop add id {id}0 group {id} fdb"));
+        sh(&format!("bridge fdb del {mac} dev {dev} self\n bridge fdb add {mac} dev {dev} nhid {id}0"));
     });
 }
 

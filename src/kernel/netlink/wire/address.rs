@@ -13,10 +13,14 @@ use crate::model::host::Address;
 /// `struct ifaddrmsg`.
 const HEADER: usize = 8;
 
-/// Reads the body of RTM_NEWADDR. `None` if it names no address.
+/// Reads the body of RTM_NEWADDR. `None` if it names no address, or one of neither IPv4 nor IPv6 (MCTP and
+/// Phonet answer the same request, with addresses of one byte).
 pub fn parse(body: &[u8]) -> Result<Option<(IfIndex, Address)>, Malformed> {
     let header = || Some((u8_at(body, 1)?, u8_at(body, 2)?, u8_at(body, 3)?, u32_at(body, 4)?, body.get(HEADER..)?));
     let (len, short_flags, scope, index, rest) = header().ok_or(Malformed("address"))?;
+    if ![libc::AF_INET, libc::AF_INET6].contains(&u8_at(body, 0).unwrap_or_default().into()) {
+        return Ok(None);
+    }
     let (mut local, mut address, mut flags) = (None, None, u32::from(short_flags));
     for attribute in attributes(rest) {
         match attribute? {

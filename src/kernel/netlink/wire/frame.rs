@@ -2,9 +2,7 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{
-    NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_FILTERED, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR,
-};
+use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
 
 use super::Malformed;
 use crate::model::op::Refusal;
@@ -106,11 +104,6 @@ impl Frame<'_> {
     /// Whether the table changed while it was being dumped.
     pub const fn interrupted(&self) -> bool {
         self.flags & NLM_F_DUMP_INTR != 0
-    }
-
-    /// Whether the kernel applied the filter of the dump request. Before 4.20 it did not know how to.
-    pub const fn filtered(&self) -> bool {
-        self.flags & NLM_F_DUMP_FILTERED != 0
     }
 
     /// What follows the copy of the request in an error: its header alone if the socket asked for

@@ -1,7 +1,7 @@
 //! Neighbours and FDB entries: Linux carries both in the same message (`struct ndmsg`); the FDB's
 //! family is AF_BRIDGE.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use nix::libc;
 
@@ -76,9 +76,9 @@ impl<'a> NeighbourSeen<'a> {
         let (true, Some(mac)) = (wanted, self.mac()) else { return Ok(None) };
         let permanent = self.state & libc::NUD_PERMANENT != 0 && self.flags == libc::NTF_SELF;
         let plain = permanent && !self.special && self.dst.is_some();
-        // An entry of a nexthop group has no address; it holds the MAC all the same.
-        let dst = self.dst.map_or(Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), ip)?;
-        Ok(Some((FdbKey::new(mac, dst), Fdb { dst, plain })))
+        // Without an address it holds the MAC all the same.
+        let fdb = self.dst.map_or(Ok(Fdb::of_a_group()), |dst| ip(dst).map(|dst| Fdb { dst, plain }))?;
+        Ok(Some((FdbKey::new(mac, fdb.dst), fdb)))
     }
 
     fn mac(&self) -> Option<Mac> {

@@ -32,6 +32,8 @@ pub struct RouteSeen {
     pub route: Route,
     /// The device; `None` without one, or if the hops of a multipath route differ in it.
     pub oif: Option<IfIndex>,
+    /// Two of the devices, if the hops of a multipath route differ in it.
+    pub mixed: Option<[IfIndex; 2]>,
     /// The table's number.
     pub table: u32,
     /// Whether the kernel matches more than the destination (TOS, source prefix): another kind of key.
@@ -73,6 +75,7 @@ impl RouteSeen {
             key: RouteKey { dst, metric: found.metric },
             route,
             oif: found.oif,
+            mixed: found.mixed,
             table: found.table,
             narrowed: header.tos != 0 || header.src_len != 0,
             cloned: header.flags & libc::RTM_F_CLONED != 0,
@@ -131,6 +134,7 @@ struct Found {
     dst: Option<IpAddr>,
     via: Option<IpAddr>,
     oif: Option<IfIndex>,
+    mixed: Option<[IfIndex; 2]>,
     source: Option<IpAddr>,
     metric: u32,
     table: u32,
@@ -181,8 +185,10 @@ impl Found {
             hops = hops.get(length.next_multiple_of(4)..).unwrap_or(&[]);
         }
         devices.dedup();
-        if let [device] = devices[..] {
-            self.oif = Some(IfIndex(device));
+        match devices[..] {
+            [device] => self.oif = Some(IfIndex(device)),
+            [one, another, ..] => self.mixed = Some([IfIndex(one), IfIndex(another)]),
+            [] => {}
         }
         Ok(())
     }
