@@ -160,11 +160,11 @@ impl Attempts {
 
     /// After a look: what nothing is left to do about has not failed, whether it is right now or nobody
     /// wants it any more. `left` is all that is to be done about what was looked at.
-    pub fn looked(&mut self, look: Look<'_>, left: &[Op]) {
+    pub fn looked<'a>(&mut self, look: Look<'_>, left: impl IntoIterator<Item = &'a Op>) {
         if !self.records.values().any(|record| record.failures > 0) {
             return;
         }
-        let left: HashSet<_> = left.iter().map(key).collect();
+        let left: HashSet<_> = left.into_iter().map(key).collect();
         for (key, record) in &mut self.records {
             if look.is_about(key) && record.failures > 0 && !left.contains(key) {
                 record.failures = 0;

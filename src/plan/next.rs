@@ -24,7 +24,8 @@ use crate::model::table::{Entry, FdbKey, Kind, Route, RouteKey, Tables, peer_met
 pub struct Program<'a> {
     wanted: &'a Wanted,
     seen: Cow<'a, Tables>,
-    pending: Vec<Op>,
+    /// By [`stage`].
+    pending: [Vec<Op>; 6],
     unsettled: Unsettled,
     /// `None` if no row goes: most of the time, and then nobody need count.
     leaving: Option<Leaving>,
@@ -35,62 +36,88 @@ impl<'a> Program<'a> {
     /// the host's other interfaces.
     pub fn new(dev: &Dev, wanted: &'a Wanted, seen: &'a Tables, links: &[Link]) -> Self {
         let seen = prefer_wanted(seen, &wanted.tables);
-        // From empty to thousands of rows is when it matters.
-        let missing = wanted.tables.len().saturating_sub(seen.len());
-        let (mut pending, mut unwanted) = (Vec::with_capacity(missing), Vec::new());
-        let mut unsettled = Unsettled::with_capacity(missing / Kind::ALL.len());
+        let (mut pending, mut unwanted) = (<[Vec<Op>; 6]>::default(), Vec::new());
+        let mut unsettled = Unsettled::default();
         let on = |entry: &Entry| place(entry, dev, links);
+        let mut put = |op: Op| pending[stage(&op)].push(op);
         for (entry, there) in rows_beside(&wanted.tables, &seen) {
             if entry == there {
                 continue;
             }
-            // Routes that nobody wants lead nobody on.
-            entry.or(there.filter(|there| there.kind() != Kind::Route)).inspect(|row| unsettled.add(row));
-            let stuck = there.filter(|there| matches!(there, Entry::Fdb(_, fdb) if fdb.is_grouped()));
-            if let (Some(_), Some(stuck)) = (entry, stuck) {
+            let Some(entry) = entry else {
+                // Routes that nobody wants lead nobody on.
+                there.filter(|there| there.kind() != Kind::Route).inspect(|row| unsettled.add(row));
+                unwanted.extend(there);
+                continue;
+            };
+            if let Some(stuck) = there.filter(|there| matches!(there, Entry::Fdb(_, fdb) if fdb.is_grouped())) {
                 // No replace changes it (`an_fdb_entry_of_a_group_is_not_replaced`): it goes, and the next look
                 // finds nothing in its place.
+                unsettled.add(&entry);
                 unwanted.push(stuck);
-            } else if let Some(entry) = entry {
-                let there = there.filter(|there| is_ours(there, wanted));
-                if let Some(way) = there.and_then(|there| own_way(&there, &entry, &seen)) {
-                    unsettled.add(&way);
-                    pending.push(Op::Set { dev: dev.clone(), entry: way, replace: false });
+                continue;
+            }
+            let there = there.filter(|there| is_ours(there, wanted));
+            let way = there.and_then(|there| own_way(&there, &entry, &seen));
+            for (entry, replace) in way.map(|way| (way, false)).into_iter().chain([(entry, there.is_some())]) {
+                if entry.kind() == Kind::Route {
+                    unsettled.add(&entry);
                 }
-                pending.push(Op::Set { dev: on(&entry), entry, replace: there.is_some() });
-            } else {
-                unwanted.extend(there);
+                put(Op::Set { dev: on(&entry), entry, replace });
             }
         }
         unwanted.extend(surplus(&seen));
         let held = Held::new(wanted, &seen);
         unwanted.retain(|entry| !held.holds(entry, wanted) && is_ours(entry, wanted));
         let leaving = (!unwanted.is_empty()).then(|| Leaving::new(&seen, wanted));
-        pending.extend(unwanted.into_iter().map(|entry| Op::Del { dev: on(&entry), entry }));
+        for entry in unwanted {
+            put(Op::Del { dev: on(&entry), entry });
+        }
         Self { wanted, seen, pending, unsettled, leaving }
     }
 
     /// Whether nothing is left.
     pub fn is_done(&self) -> bool {
-        self.pending.is_empty()
+        self.pending.iter().all(Vec::is_empty)
     }
 
     /// Everything that is left, in no order that could be carried out.
-    pub fn pending(&self) -> &[Op] {
-        &self.pending
+    pub fn pending(&self) -> impl Iterator<Item = &Op> {
+        self.pending.iter().flatten()
     }
 
     /// Puts off what `refuse` says yes to: it stays out of every batch.
     pub fn put_off(&mut self, mut refuse: impl FnMut(&Op) -> bool) -> Vec<Op> {
-        self.pending.extract_if(.., |op| refuse(op)).collect()
+        let mut off = Vec::new();
+        for pending in &mut self.pending {
+            off.extend(pending.extract_if(.., |op| refuse(op)));
+        }
+        off.iter().for_each(|op| self.unsettled.leave_out(op));
+        off
     }
 
-    /// Everything that may be done now. Empty when nothing is left, or nothing left may be done.
+    /// What may be done now, of one table. Empty when nothing is left, or nothing left may be done. Say of
+    /// each whether it is [`Self::done`] or has [`Self::failed`] before you ask for the next.
     pub fn next_batch(&mut self) -> Vec<Op> {
-        let mut pending = std::mem::take(&mut self.pending);
-        let batch = pending.extract_if(.., |op| self.is_allowed(op)).collect();
-        self.pending = pending;
-        batch
+        for at in 0..self.pending.len() {
+            let mut pending = std::mem::take(&mut self.pending[at]);
+            // All of thousands, from empty.
+            if !pending.is_empty() && pending.iter().all(|op| self.is_allowed(op)) {
+                return pending;
+            }
+            let batch: Vec<Op> = pending.extract_if(.., |op| self.is_allowed(op)).collect();
+            self.pending[at] = pending;
+            if !batch.is_empty() {
+                return batch;
+            }
+            self.pending[at].iter().for_each(|op| self.unsettled.leave_out(op));
+        }
+        Vec::new()
+    }
+
+    /// Takes note that an operation of a batch was tried in vain.
+    pub fn failed(&mut self, op: &Op) {
+        self.unsettled.leave_out(op);
     }
 
     /// Takes note that an operation is done.
@@ -136,7 +163,8 @@ impl<'a> Program<'a> {
                 let leads_on = || self.wanted.tables.neighbours.get(via);
                 !self.unsettled.gateways.contains(&bits(*via))
                     && !self.unsettled.ways.contains(&bits(*via))
-                    && leads_on().is_none_or(|neighbour| self.stands(&Entry::Neighbour(*via, *neighbour)))
+                    && (self.unsettled.macs.is_empty()
+                        || leads_on().is_none_or(|neighbour| self.stands(&Entry::Neighbour(*via, *neighbour))))
             }
         }
     }
@@ -152,7 +180,21 @@ impl<'a> Program<'a> {
             Op::Set { .. } | Op::Link(_) | Op::Filter(_) => false,
         };
         let there = self.seen.entries().filter(|entry| entry.kind() == kind && is_ours(entry, self.wanted));
-        (self.pending.iter().filter(removed).filter(|op| counts(op)).count(), there.count())
+        (self.pending().filter(removed).filter(|op| counts(op)).count(), there.count())
+    }
+}
+
+/// The order in which operations are looked at: first what is put in, each table before those that point at it;
+/// then what goes, the other way round. Whether one may be done depends on more than that
+/// ([`Program::is_allowed`]).
+const fn stage(op: &Op) -> usize {
+    match op {
+        Op::Set { entry: Entry::Fdb(..), .. } | Op::Link(_) | Op::Filter(_) => 0,
+        Op::Set { entry: Entry::Neighbour(..), .. } => 1,
+        Op::Set { entry: Entry::Route(..), .. } => 2,
+        Op::Del { entry: Entry::Route(..), .. } => 3,
+        Op::Del { entry: Entry::Neighbour(..), .. } => 4,
+        Op::Del { entry: Entry::Fdb(..), .. } => 5,
     }
 }
 
@@ -221,8 +263,9 @@ impl Held {
     }
 }
 
-/// The FDB entries and neighbours that others point at and that are not what is wanted: not yet there,
-/// or there for another.
+/// Rows that others point at and that are not what is wanted: there for another, refused, put off, or waiting
+/// for such a row themselves. Seldom any: tables are worked off one after the other, each before those that point at it.
+/// Only a route that leads to gateways is among those that wait for it, and is here from the start.
 #[derive(Debug, Default)]
 struct Unsettled {
     macs: HashSet<Mac>,
@@ -233,9 +276,11 @@ struct Unsettled {
 }
 
 impl Unsettled {
-    fn with_capacity(each: usize) -> Self {
-        let (macs, gateways) = (HashSet::with_capacity(each), HashSet::with_capacity(each));
-        Self { macs, gateways, ways: HashSet::new() }
+    /// Takes note that a row is not put in, if the operation would.
+    fn leave_out(&mut self, op: &Op) {
+        if let Op::Set { entry, .. } = op {
+            self.add(entry);
+        }
     }
 
     fn add(&mut self, row: &Entry) {

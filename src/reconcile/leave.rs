@@ -67,8 +67,9 @@ fn hand_over(kernel: &mut dyn Kernel, dev: &Dev, seen: &Tables, host: &Host, tri
         }
         let from = tried.len();
         try_all(kernel, batch, tried);
-        let done = tried.iter().skip(from).filter(|(_, ack)| *ack == Ack::Done);
-        done.for_each(|(op, _)| program.done(op));
+        for (op, ack) in tried.iter().skip(from) {
+            if *ack == Ack::Done { program.done(op) } else { program.failed(op) }
+        }
     }
 }
 

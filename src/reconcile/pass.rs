@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::memory::Memory;
 use super::report::{ByKind, FamilyReport, Report, Verdict};
+use super::tables::Untold;
 use crate::kernel::Kernel;
 use crate::model::addr::{ByFamily, Family};
 use crate::model::host::Host;
@@ -56,7 +57,7 @@ pub fn pass(kernel: &mut dyn Kernel, input: &Input<'_>, memory: &mut Memory, now
     // Our own Node may be known before a list was whole: from one with an object that nobody can read.
     // Then entries are put in and none is taken out.
     match &memory.own.clone() {
-        Some(own) => Pass { kernel, input: *input, memory, now, report: &mut report }.run(own),
+        Some(own) => Pass { kernel, input: *input, memory, now, report: &mut report, untold: Vec::new() }.run(own),
         None => report.verdict = Verdict::Waiting(waiting_for(input.snapshot)),
     }
     memory.attempts.forgive(now);
@@ -82,6 +83,8 @@ pub(super) struct Pass<'a> {
     pub(super) memory: &'a mut Memory,
     pub(super) now: Duration,
     pub(super) report: &'a mut Report,
+    /// Of this round.
+    pub(super) untold: Vec<Untold>,
 }
 
 impl Pass<'_> {
@@ -104,6 +107,7 @@ impl Pass<'_> {
                 Some(local) => self.family(family, local, &host, &desired),
                 None => false,
             });
+            self.tell(&desired, &host);
             if !filtered && wrote == [false, false] {
                 self.report.verdict = self.verdict();
                 break;

@@ -143,6 +143,15 @@ impl ByKind {
             Kind::Route => self.route,
         }
     }
+
+    /// The count of one table, to change.
+    pub const fn get_mut(&mut self, kind: Kind) -> &mut usize {
+        match kind {
+            Kind::Fdb => &mut self.fdb,
+            Kind::Neighbour => &mut self.neighbour,
+            Kind::Route => &mut self.route,
+        }
+    }
 }
 
 /// A row or device setting that could not be put right in this pass.

@@ -1,7 +1,7 @@
 //! The tables of one device in one round.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use super::pass::Pass;
 use super::report::{ByKind, Change, FamilyReport, Pending};
@@ -10,7 +10,7 @@ use crate::model::addr::Family;
 use crate::model::host::Host;
 use crate::model::node::NodeName;
 use crate::model::op::{Ack, Dev, Op};
-use crate::model::table::{Entry, Kind, Tables};
+use crate::model::table::{Entry, Kind, Route, Tables};
 use crate::plan::attempts::Look;
 use crate::plan::cause::{Cause, People, of_del, of_set};
 use crate::plan::desired::{Desired, Wanted};
@@ -41,14 +41,12 @@ impl Pass<'_> {
             *self.memory.mass.get_mut(family) = None;
             return false;
         }
-        let before: Option<Arc<Desired>> = self.memory.before.get(family).clone();
-        let before = before.as_ref().and_then(|desired| desired.families.get(family).as_ref());
-        let before = before.map(|before| People::new(before, seen));
-        let causes = Causes { family, now: People::new(wanted, seen), before };
+        let before = self.memory.before.get(family).clone();
+        let causes = Causes::new(family, wanted, before.as_deref(), seen);
         self.withhold(&causes, &mut program, report);
         self.hold_back(&causes, &mut program, report);
-        let wrote = self.work_off(&causes, &mut program);
-        report.pending.extend(program.pending().iter().map(|op| causes.dependant(op)));
+        let wrote = self.work_off(family, &mut program);
+        report.pending.extend(program.pending().map(|op| causes.dependant(op)));
         wrote
     }
 
@@ -104,43 +102,76 @@ impl Pass<'_> {
         }
     }
 
-    fn work_off(&mut self, causes: &Causes<'_>, program: &mut Program<'_>) -> bool {
-        let mut wrote = false;
-        loop {
+    fn work_off(&mut self, family: Family, program: &mut Program<'_>) -> bool {
+        let (place, mut batches, mut look_again) = (self.report.changes.len(), Vec::new(), false);
+        while !look_again {
             let batch = program.next_batch();
             if batch.is_empty() {
-                return wrote;
+                break;
             }
-            wrote = true;
-            let mut look_again = false;
             let acks = self.kernel.apply(&batch);
-            self.report.changes.reserve(batch.len());
-            for (op, ack) in batch.into_iter().zip(acks) {
-                let (cause, peer) = causes.of(&op);
-                let cause = if self.memory.attempts.has_failed(&op) { Cause::Retry } else { cause };
-                match self.settle(&op, &ack, cause.is_drift()) {
-                    Settled::Done => program.done(&op),
-                    Settled::LookAgain => look_again = true,
-                    Settled::Recreate | Settled::Failed => {}
+            for (op, ack) in batch.iter().zip(&acks) {
+                let settled = Settled::of(op, ack);
+                look_again |= settled == Settled::LookAgain;
+                if settled == Settled::Done {
+                    program.done(op);
+                } else {
+                    program.failed(op);
                 }
-                let peer = peer.cloned();
-                self.report.changes.push(Change { family: causes.family, op, cause, peer, ack });
             }
-            if look_again {
-                return true;
-            }
+            batches.push((batch, acks));
+        }
+        let wrote = !batches.is_empty();
+        self.untold.push(Untold { family, place, batches });
+        wrote
+    }
+
+    /// Draws the conclusions from the changes that were tried in this round, and writes down whom each was for and
+    /// why: after the last of them, since no packet waits for that.
+    pub(super) fn tell(&mut self, desired: &Desired, host: &Host) {
+        // The last first, so that the places of the others stay what they are.
+        while let Some(Untold { family, place, batches }) = self.untold.pop() {
+            let (Some(wanted), Some(seen)) = (desired.families.get(family), host.tables.get(family)) else { continue };
+            let before = self.memory.before.get(family).clone();
+            let causes = Causes::new(family, wanted, before.as_deref(), seen);
+            let tried = batches.into_iter().flat_map(|(batch, acks)| batch.into_iter().zip(acks));
+            let told: Vec<Change> = tried.map(|(op, ack)| self.change(&causes, op, ack)).collect();
+            self.report.changes.splice(place..place, told);
         }
     }
+
+    fn change(&mut self, causes: &Causes<'_>, op: Op, ack: Ack) -> Change {
+        let (cause, peer) = causes.of(&op);
+        let cause = if self.memory.attempts.has_failed(&op) { Cause::Retry } else { cause };
+        self.settle(&op, &ack, cause.is_drift());
+        Change { family: causes.family, cause, peer: peer.cloned(), op, ack }
+    }
+}
+
+/// Changes to the tables of a family that were tried and are not in the report yet.
+pub(super) struct Untold {
+    family: Family,
+    /// Where they belong in it.
+    place: usize,
+    batches: Vec<(Vec<Op>, Vec<Ack>)>,
 }
 
 /// Who a change is for and why it is made.
 struct Causes<'a> {
     family: Family,
-    now: People<'a>,
-    before: Option<People<'a>>,
+    wanted: &'a Wanted,
+    before: Option<&'a Wanted>,
+    seen: &'a Tables,
+    /// Seldom needed before the last write.
+    people: OnceCell<(People<'a>, Option<People<'a>>)>,
 }
 
-impl Causes<'_> {
+impl<'a> Causes<'a> {
+    fn new(family: Family, wanted: &'a Wanted, before: Option<&'a Desired>, seen: &'a Tables) -> Self {
+        let before = before.and_then(|desired| desired.families.get(family).as_ref());
+        Self { family, wanted, before, seen, people: OnceCell::new() }
+    }
+
     fn peer(&self, op: &Op) -> Option<&NodeName> {
         self.of(op).1
     }
@@ -148,12 +179,14 @@ impl Causes<'_> {
     /// Why, and for whom.
     fn of(&self, op: &Op) -> (Cause, Option<&NodeName>) {
         let Some(entry) = op.entry() else { return (Cause::LocalChanged, None) };
-        let (owner, before) = (self.now.owner(entry), self.before.as_ref());
+        let people = |wanted| People::new(wanted, self.seen);
+        let (now, before) = self.people.get_or_init(|| (people(self.wanted), self.before.map(people)));
+        let before = before.as_ref();
         let cause = match op {
-            Op::Set { replace, .. } => of_set(entry, *replace, &self.now, before),
-            Op::Del { .. } | Op::Link(_) | Op::Filter(_) => of_del(entry, &self.now, before),
+            Op::Set { replace, .. } => of_set(entry, *replace, now, before),
+            Op::Del { .. } | Op::Link(_) | Op::Filter(_) => of_del(entry, now, before),
         };
-        (cause, owner.or_else(|| before?.owner(entry)))
+        (cause, now.owner(entry).or_else(|| before?.owner(entry)))
     }
 
     /// A change that could not be tried because what it needs is not there.
@@ -175,14 +208,13 @@ fn count(tables: &Tables) -> ByKind {
     ByKind { fdb: tables.fdb.len(), neighbour: tables.neighbours.len(), route: tables.routes.len() }
 }
 
-/// Every wanted row is either there or about to be set.
-fn present(wanted: &Tables, pending: &[Op]) -> ByKind {
+/// Every wanted row is either there or about to be set. A route to a gateway may be set without being wanted.
+fn present<'a>(wanted: &Tables, pending: impl Iterator<Item = &'a Op>) -> ByKind {
     let mut present = count(wanted);
-    for op in pending.iter().filter(|op| op.entry().is_some_and(|entry| wanted.at(entry) == Some(*entry))) {
+    for op in pending {
         match op {
-            Op::Set { entry: Entry::Fdb(..), .. } => present.fdb -= 1,
-            Op::Set { entry: Entry::Neighbour(..), .. } => present.neighbour -= 1,
-            Op::Set { entry: Entry::Route(..), .. } => present.route -= 1,
+            Op::Set { entry: Entry::Route(key, Route { via: None, .. }), .. } if !wanted.routes.contains_key(key) => {}
+            Op::Set { entry, .. } => *present.get_mut(entry.kind()) -= 1,
             Op::Del { .. } | Op::Link(_) | Op::Filter(_) => {}
         }
     }

@@ -7,7 +7,7 @@ use crate::model::node::NodeName;
 use crate::model::op::{Ack, Op};
 use crate::plan::attempts::{Look, PutOff};
 use crate::plan::cause::Cause;
-use crate::plan::verdict;
+use crate::plan::verdict::{Verdict, explain, verdict};
 
 /// Changes by when they are tried.
 pub(super) struct Due {
@@ -59,36 +59,13 @@ impl Pass<'_> {
 
     /// Draws the conclusions from one ack.
     pub(super) fn settle(&mut self, op: &Op, ack: &Ack, drift: bool) -> Settled {
-        let (problem, verdict) = match ack {
-            Ack::Done => {
-                self.memory.attempts.succeeded(op, drift, self.now);
-                return Settled::Done;
-            }
-            Ack::Unknown(problem) => (problem.clone(), verdict::Verdict::Retry),
-            Ack::Refused(refusal) => (refusal.to_string(), verdict::verdict(op, refusal)),
-        };
-        match verdict {
-            verdict::Verdict::Settled => Settled::Done,
-            verdict::Verdict::LookAgain => Settled::LookAgain,
-            verdict::Verdict::Recreate => {
-                self.memory.attempts.failed(op, problem, self.now);
-                Settled::Recreate
-            }
-            verdict::Verdict::Blocked => {
-                let problem =
-                    format!("a route of somebody else holds this key ({problem}); remove it or change its metric");
-                self.memory.attempts.failed(op, problem, self.now);
-                Settled::Failed
-            }
-            verdict::Verdict::Retry => {
-                let problem = match ack {
-                    Ack::Refused(refusal) => verdict::explain(op, refusal).unwrap_or(problem),
-                    Ack::Done | Ack::Unknown(_) => problem,
-                };
-                self.memory.attempts.failed(op, problem, self.now);
-                Settled::Failed
-            }
+        let settled = Settled::of(op, ack);
+        match (settled, ack) {
+            (_, Ack::Done) => self.memory.attempts.succeeded(op, drift, self.now),
+            (Settled::Recreate | Settled::Failed, _) => self.memory.attempts.failed(op, problem(op, ack), self.now),
+            (Settled::Done | Settled::LookAgain, _) => {}
         }
+        settled
     }
 }
 
@@ -103,6 +80,38 @@ pub(super) enum Settled {
     Recreate,
     /// It will be tried again.
     Failed,
+}
+
+impl Settled {
+    /// What an ack means for the rest of the pass.
+    pub(super) fn of(op: &Op, ack: &Ack) -> Self {
+        let refusal = match ack {
+            Ack::Done => return Self::Done,
+            Ack::Unknown(_) => return Self::Failed,
+            Ack::Refused(refusal) => refusal,
+        };
+        match verdict(op, refusal) {
+            Verdict::Settled => Self::Done,
+            Verdict::LookAgain => Self::LookAgain,
+            Verdict::Recreate => Self::Recreate,
+            Verdict::Blocked | Verdict::Retry => Self::Failed,
+        }
+    }
+}
+
+/// What was in the way of a change, for the operator.
+fn problem(op: &Op, ack: &Ack) -> String {
+    let refusal = match ack {
+        Ack::Done => return String::new(),
+        Ack::Unknown(problem) => return problem.clone(),
+        Ack::Refused(refusal) => refusal,
+    };
+    match verdict(op, refusal) {
+        Verdict::Blocked => {
+            format!("a route of somebody else holds this key ({refusal}); remove it or change its metric")
+        }
+        _ => explain(op, refusal).unwrap_or_else(|| refusal.to_string()),
+    }
 }
 
 /// Something put off, for the report.
