@@ -29,7 +29,7 @@ impl PartialOrd for Mac {
 
 impl Mac {
     /// The address as a number; it sorts as the bytes do.
-    const fn bits(self) -> u64 {
+    pub const fn bits(self) -> u64 {
         let [a, b, c, d, e, f] = self.0;
         u64::from_be_bytes([0, 0, a, b, c, d, e, f])
     }

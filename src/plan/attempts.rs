@@ -93,6 +93,11 @@ pub struct PutOff {
 }
 
 impl Attempts {
+    /// Whether nothing failed or was repaired lately: then nothing has to wait.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
     /// Whether the change has to wait.
     pub fn put_off(&self, op: &Op, now: Duration) -> Option<PutOff> {
         let record = self.record(op)?;

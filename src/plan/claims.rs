@@ -130,7 +130,7 @@ impl Refused {
     }
 }
 
-/// The claims granted so far in one family. Grant in order of seniority.
+/// The claims granted so far in one family that others may meet. Grant in order of seniority.
 #[derive(Debug)]
 pub struct Claims<'a> {
     ground: &'a Ground,
@@ -151,14 +151,17 @@ impl<'a> Claims<'a> {
         Self { ground, subnets, macs: HashMap::new(), public_ips: HashMap::new(), in_network }
     }
 
-    /// Grants everything a peer claims, or nothing.
+    /// Grants everything a peer claims, or nothing. Whom nobody contests, nobody need remember.
     ///
     /// # Errors
     /// The first thing that stands against it.
-    pub fn grant(&mut self, name: &'a NodeName, peer: &Peer) -> Result<(), Refused> {
+    pub fn grant(&mut self, name: &'a NodeName, peer: &Peer, contested: bool) -> Result<(), Refused> {
         self.subnet_is_free(peer.subnet)?;
         peer.mac.map_or(Ok(()), |mac| self.mac_is_free(mac))?;
         self.public_ip_is_free(peer)?;
+        if !contested {
+            return Ok(());
+        }
         self.hold(name, peer.subnet);
         self.macs.extend(peer.mac.map(|mac| (mac, name)));
         self.public_ips.insert(bits(peer.public_ip), name);
@@ -170,9 +173,9 @@ impl<'a> Claims<'a> {
 
     /// Sets a pod CIDR aside for a node that cannot be used now, if nothing stands against it. Whether
     /// it was: a node that would lose a conflict if it were usable has nothing to be kept for.
-    pub fn reserve(&mut self, name: &'a NodeName, subnet: Subnet) -> bool {
+    pub fn reserve(&mut self, name: &'a NodeName, subnet: Subnet, contested: bool) -> bool {
         let free = self.subnet_is_free(subnet).is_ok();
-        if free {
+        if free && contested {
             self.hold(name, subnet);
         }
         free

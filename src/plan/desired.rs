@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::claims::{Claims, Ground};
+use super::contested::contested;
 use super::direct::{OnLink, Routing};
 use crate::model::addr::{ByFamily, Family, IfIndex, Subnet};
 use crate::model::node::{NodeName, NodeRecord, Peer, Snapshot, Standing, Unusable};
@@ -96,12 +97,13 @@ pub fn desired(snapshot: &Snapshot, ground: &ByFamily<Option<Ground>>) -> Desire
 fn wanted<'a>(family: Family, by_seniority: &[&'a NodeRecord], ground: &'a Ground) -> Wanted {
     let (mut wanted, mut peers) = (Wanted::default(), Vec::new());
     let mut claims = Claims::new(ground);
-    for node in by_seniority {
+    let contested = contested(family, ground.network, by_seniority);
+    for (node, contested) in by_seniority.iter().zip(contested) {
         let name = &node.name;
         let without = match node.standing.get(family) {
             Standing::Absent(reason) => Without::Absent(reason.to_string()),
             Standing::Unusable { subnet, reason } => {
-                if let Some(subnet) = subnet.filter(|subnet| claims.reserve(name, *subnet)) {
+                if let Some(subnet) = subnet.filter(|subnet| claims.reserve(name, *subnet, contested)) {
                     wanted.held.insert(subnet, name.clone());
                 }
                 Without::Unusable(reason.label(), reason.to_string())
@@ -109,7 +111,7 @@ fn wanted<'a>(family: Family, by_seniority: &[&'a NodeRecord], ground: &'a Groun
             Standing::Usable(peer) => {
                 // Who is on which network is this host's affair: it comes after what all agree on.
                 let out_of_reach = || out_of_reach(peer, &ground.routing);
-                match claims.grant(name, peer).map(|()| out_of_reach()) {
+                match claims.grant(name, peer, contested).map(|()| out_of_reach()) {
                     Ok(None) => {
                         peers.push((peer.subnet, (name.clone(), *peer)));
                         continue;
@@ -141,6 +143,9 @@ fn out_of_reach(peer: &Peer, routing: &Routing) -> Option<Unusable> {
 fn tables(peers: &BTreeMap<Subnet, (NodeName, Peer)>, routing: &Routing) -> Tables {
     let peers = || peers.values().map(|(_, peer)| peer);
     let vteps = || peers().filter_map(|peer| Some((peer, peer.mac?)));
+    // Sorted here, it costs less than where the rows themselves are moved.
+    let mut by_mac: Vec<_> = vteps().map(|(peer, mac)| (mac.bits(), mac, peer.public_ip)).collect();
+    by_mac.sort_unstable_by_key(|(bits, ..)| *bits);
     Tables {
         routes: match routing {
             Routing::Encapsulated => peers().map(|peer| encapsulated(peer, 0)).collect(),
@@ -148,7 +153,7 @@ fn tables(peers: &BTreeMap<Subnet, (NodeName, Peer)>, routing: &Routing) -> Tabl
             Routing::Direct { on_link, .. } => peers().filter_map(|peer| direct(peer, on_link)).collect(),
         },
         neighbours: vteps().map(|(peer, mac)| (peer.subnet.base(), Neighbour { mac })).collect(),
-        fdb: vteps().map(|(peer, mac)| (FdbKey::new(mac, peer.public_ip), Fdb::to(peer.public_ip))).collect(),
+        fdb: by_mac.into_iter().map(|(_, mac, ip)| (FdbKey::new(mac, ip), Fdb::to(ip))).collect(),
         ..Tables::default()
     }
 }

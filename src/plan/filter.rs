@@ -25,8 +25,13 @@ const STRANGERS_KEPT: (u32, u64) = (64, 3_600_000);
 const KUBE_PROXY_MARK: u32 = 0x4000;
 
 /// The table of a family; `None` if nothing of it is wanted. `pods` is our own pod CIDR, `vteps` are the
-/// underlay addresses of everybody who may send.
-pub fn table(overlay: &Overlay, rules: &FilterRules, pods: Subnet, vteps: &BTreeSet<IpAddr>) -> Option<Table> {
+/// underlay addresses of everybody who may send: asked for where there is a filter for them.
+pub fn table(
+    overlay: &Overlay,
+    rules: &FilterRules,
+    pods: Subnet,
+    vteps: impl FnOnce() -> BTreeSet<IpAddr>,
+) -> Option<Table> {
     let family = pods.family();
     let network = (*overlay.networks.get(family))?;
     let mut table = Table::default();
@@ -36,7 +41,7 @@ pub fn table(overlay: &Overlay, rules: &FilterRules, pods: Subnet, vteps: &BTree
         table.chains.push((chain, masquerading(network, pods, excluded, masquerade.fully_random)));
     }
     if rules.vteps != VtepFilter::Off {
-        table.sets.push((Set { name: VTEPS.to_owned(), family, grows: None }, vteps.clone()));
+        table.sets.push((Set { name: VTEPS.to_owned(), family, grows: None }, vteps()));
         table.sets.push((Set { name: STRANGERS.to_owned(), family, grows: Some(STRANGERS_KEPT) }, BTreeSet::new()));
         let enforce = rules.vteps == VtepFilter::Enforce;
         table.chains.push((Chain { name: UNKNOWN.to_owned(), base: None }, unknown_vtep(family, enforce)));
@@ -212,7 +217,7 @@ mod tests {
         let rules =
             FilterRules { masquerade: Some(Masquerade { exclude, fully_random: true }), vteps: VtepFilter::Off };
         let pods = "10.244.3.0/24".parse().expect("a subnet");
-        let table = table(&overlay(), &rules, pods, &BTreeSet::new()).expect("a table");
+        let table = table(&overlay(), &rules, pods, BTreeSet::new).expect("a table");
         let text: Vec<String> = table.chains[0].1.iter().map(ToString::to_string).collect();
         assert_eq!(
             text,

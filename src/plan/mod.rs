@@ -6,6 +6,7 @@ mod beside;
 pub mod bridge;
 pub mod cause;
 pub mod claims;
+mod contested;
 pub mod desired;
 pub mod device;
 pub mod direct;

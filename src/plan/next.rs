@@ -38,6 +38,10 @@ impl<'a> Program<'a> {
         let seen = prefer_wanted(seen, &wanted.tables);
         let (mut pending, mut unwanted) = (<[Vec<Op>; 6]>::default(), Vec::new());
         let mut unsettled = Unsettled::default();
+        // From empty to thousands of rows is when it matters.
+        for (pending, missing) in pending.iter_mut().zip(missing(&wanted.tables, &seen)) {
+            pending.reserve(missing);
+        }
         let on = |entry: &Entry| place(entry, dev, links);
         let mut put = |op: Op| pending[stage(&op)].push(op);
         for (entry, there) in rows_beside(&wanted.tables, &seen) {
@@ -198,6 +202,15 @@ const fn stage(op: &Op) -> usize {
     }
 }
 
+/// How many rows more each table gets, at least; in the order of [`stage`].
+fn missing(wanted: &Tables, seen: &Tables) -> [usize; 3] {
+    [
+        wanted.fdb.len().saturating_sub(seen.fdb.len()),
+        wanted.neighbours.len().saturating_sub(seen.neighbours.len()),
+        wanted.routes.len().saturating_sub(seen.routes.len()),
+    ]
+}
+
 /// The interface that a row is on.
 fn place(entry: &Entry, dev: &Dev, links: &[Link]) -> Dev {
     let Entry::Route(_, Route { dev: Some(index), .. }) = entry else { return dev.clone() };
@@ -292,7 +305,14 @@ impl Unsettled {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.macs.is_empty() && self.gateways.is_empty() && self.ways.is_empty()
+    }
+
     fn settle(&mut self, row: &Entry) {
+        if self.is_empty() {
+            return;
+        }
         match row {
             Entry::Fdb(FdbKey { mac, remote: None }, _) => drop(self.macs.remove(mac)),
             Entry::Neighbour(ip, _) => drop(self.gateways.remove(&bits(*ip))),

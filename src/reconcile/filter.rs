@@ -1,9 +1,6 @@
 //! The packet filter in one round: before the tables of the devices, so that a peer is known before the
 //! kernel sends it anything, and forgotten only when a look finds nothing that leads to it.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-
 use super::memory::Filtered;
 use super::pass::Pass;
 use super::report::FilterReport;
@@ -43,9 +40,9 @@ impl Pass<'_> {
     fn wanted(&self, family: Family, local: &Local, host: &Host, desired: &Desired) -> Option<Table> {
         let wanted = desired.families.get(family).iter().flat_map(|wanted| wanted.peers.values());
         let seen = host.tables.get(family).iter().flat_map(|seen| seen.fdb.values());
-        let vteps: BTreeSet<IpAddr> = wanted.map(|(_, peer)| peer.public_ip).chain(seen.map(|fdb| fdb.dst)).collect();
+        let vteps = || wanted.map(|(_, peer)| peer.public_ip).chain(seen.map(|fdb| fdb.dst)).collect();
         let settings = self.input.settings;
-        table(&settings.overlay, &settings.filter, local.subnet, &vteps)
+        table(&settings.overlay, &settings.filter, local.subnet, vteps)
     }
 
     fn filter_of(&mut self, family: Family, wanted: Option<Table>, host: &Host) -> bool {

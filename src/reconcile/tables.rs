@@ -87,6 +87,9 @@ impl Pass<'_> {
         let since = since.take_while(|change| !matches!(change.op, Op::Link(_)));
         let told: HashSet<_> = since.filter(|change| change.ack == Ack::Done).filter_map(|it| row(&it.op)).collect();
         let attempts = &mut self.memory.attempts;
+        if told.is_empty() && attempts.is_empty() {
+            return;
+        }
         let now = self.now;
         let off = program.put_off(|op| {
             if row(op).is_some_and(|row| told.contains(&row)) {

@@ -66,20 +66,21 @@ impl Batch {
 
     /// Sends what is there and leaves the batch empty.
     fn send(&mut self, channel: &mut Channel, counters: &mut NetlinkCounters) -> Vec<Ack> {
-        let mut batch = std::mem::take(self);
-        if batch.count == 0 {
+        if self.count == 0 {
             return Vec::new();
         }
         counters.batches += 1;
-        counters.messages += batch.count as u64;
-        if let Some(last) = batch.bytes.get_mut(batch.last_at..) {
+        counters.messages += self.count as u64;
+        if let Some(last) = self.bytes.get_mut(self.last_at..) {
             wire::request_ack(last);
         }
-        let acks = match channel.send(&batch.bytes) {
-            Ok(()) => batch.collect(channel),
-            Err(error) => vec![Ack::Unknown(format!("sending: {error}")); batch.count],
+        let acks = match channel.send(&self.bytes) {
+            Ok(()) => self.collect(channel),
+            Err(error) => vec![Ack::Unknown(format!("sending: {error}")); self.count],
         };
         counters.answers_lost += acks.iter().filter(|ack| matches!(ack, Ack::Unknown(_))).count() as u64;
+        self.bytes.clear();
+        self.count = 0;
         acks
     }
 
