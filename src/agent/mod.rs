@@ -1,7 +1,7 @@
 //! The running agent: the loops, and the only place that reads a clock.
 //!
 //! ```text
-//! watch task ──Snapshot──► reconciler thread ──Report──► upkeep of our Node: annotations, condition
+//! watch task ──Snapshot──► reconciler thread ──Report──► upkeep of our Node: annotations, condition, Events
 //!                              ▲      │                  subnet.env keeper
 //!                        netlink events                  status server
 //! ```
@@ -14,6 +14,7 @@ pub mod clock;
 pub mod cni_file;
 pub mod condition;
 mod counted;
+pub mod events;
 pub mod flannel_rules;
 pub mod host_watch;
 pub mod reconciler;
@@ -36,6 +37,7 @@ use self::clock::Clock;
 use self::cni_file::CniFile;
 use self::condition::NetworkCondition;
 use self::counted::CountedNetlink;
+use self::events::Events;
 use self::flannel_rules::FlannelRules;
 use self::host_watch::HostWatch;
 use self::reconciler::Reconciler;
@@ -53,7 +55,7 @@ use crate::kernel::netlink::{Netlink, Waker};
 use crate::node::cni;
 use crate::plan::bridge::Leases;
 use crate::reconcile::Report;
-use crate::status::notices::Notices;
+use crate::status::notices::log::Notices;
 use crate::status::{self, Identity};
 
 /// Runs the agent until SIGTERM or SIGINT. Nothing is torn down then: routes, neighbours and FDB
@@ -95,6 +97,7 @@ async fn supervise(config: RunConfig) -> Result<(), String> {
         reconciler,
         announcer,
         condition,
+        events,
         subnet_file,
         cni_file,
         flannel_rules,
@@ -113,6 +116,7 @@ async fn supervise(config: RunConfig) -> Result<(), String> {
         () = wake_on_change(handle, waker) => {}
         () = announcer.run() => {}
         () = condition => {}
+        () = events.run() => {}
         () = subnet_file.run() => {}
         () = keep_cni => {}
         () = flannel_rules.run() => {}
@@ -136,6 +140,7 @@ struct Parts {
     reconciler: Reconciler,
     announcer: Upkeep<Announcement>,
     condition: Option<Upkeep<NetworkCondition>>,
+    events: Events,
     subnet_file: SubnetFile,
     cni_file: Option<CniFile>,
     flannel_rules: FlannelRules,
@@ -164,6 +169,7 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         announced: Arc::default(),
         announcement_in_place: Arc::default(),
         condition: config.set_condition.then(Arc::default),
+        events: Arc::default(),
         subnet_file: Arc::default(),
         flannel_rules: Arc::default(),
         host: Arc::default(),
@@ -188,6 +194,7 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         let ready = Arc::new(move || status::health::ready(&sources.view()).is_ok());
         upkeep(api, own, counters, NetworkCondition { ready })
     });
+    let events = events(&connection, &sources);
     let flannel_rules = FlannelRules { reports: reported, clock, shown: sources.flannel_rules.clone() };
     Ok(Parts {
         watcher,
@@ -195,12 +202,25 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         reconciler,
         announcer,
         condition,
+        events,
         subnet_file: subnet_keeper(config, &sources),
         cni_file: cni_keeper(config, &sources),
         flannel_rules,
         host_watch: host_watch(config, &sources),
         sources,
     })
+}
+
+/// What tells of trouble on our Node.
+fn events(connection: &Connection, sources: &Sources) -> Events {
+    Events {
+        connection: connection.clone(),
+        snapshots: sources.watcher.snapshots(),
+        reports: sources.reports.clone(),
+        host: sources.host.clone(),
+        counters: sources.events.clone(),
+        clock: sources.clock,
+    }
 }
 
 /// The keeper of `subnet.env`.

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::clock::Clock;
+use super::events::EventCounters;
 use super::host_watch::Shown;
 use super::reconciler::Heartbeat;
 use super::subnet_file::SubnetFileCounters;
@@ -55,6 +56,8 @@ pub struct Sources {
     pub announcement_in_place: Arc<AtomicBool>,
     /// The condition's keeper's, if there is one.
     pub condition: Option<Arc<UpkeepCounters>>,
+    /// The Events' teller's.
+    pub events: Arc<EventCounters>,
     /// What the host lacks.
     pub host: Shown,
     /// The CNI configuration's keeper's, if there is one.
@@ -100,6 +103,8 @@ impl Sources {
                 conditions_failed: condition(|of| &of.failed),
                 sent: self.announced.sent.load(Ordering::Relaxed),
                 failed: self.announced.failed.load(Ordering::Relaxed),
+                events_sent: self.events.sent.load(Ordering::Relaxed),
+                events_failed: self.events.failed.load(Ordering::Relaxed),
                 subnet_env_written: self.subnet_file.written.load(Ordering::Relaxed),
                 subnet_env_failed: self.subnet_file.failed.load(Ordering::Relaxed),
             },

@@ -1,4 +1,5 @@
-//! The three requests that weft makes of the API server: a page of Nodes, a watch, a patch of our own.
+//! The requests that weft makes of the API server: a page of Nodes, a watch, a patch of our own; an Event about it, made
+//! or patched.
 //!
 //! Every wait has an end: kube's client itself would wait for ever on a server that has gone silent.
 
@@ -76,12 +77,28 @@ impl NodesApi {
         self.whole(answer.into_body()).await
     }
 
+    /// Makes an Event. Returns it as it is stored.
+    pub(super) async fn create_event(&self, namespace: &str, body: Vec<u8>) -> Result<Bytes, Problem> {
+        let uri = format!("/api/v1/namespaces/{}/events?fieldManager=weft", escape(namespace));
+        let answer = self.send(request(Method::POST, &uri, Some("application/json"), body.into())?).await?;
+        self.whole(answer.into_body()).await
+    }
+
+    /// A merge patch of an Event. Returns it as it is stored.
+    pub(super) async fn patch_event(&self, namespace: &str, name: &str, patch: Vec<u8>) -> Result<Bytes, Problem> {
+        let (namespace, name) = (escape(namespace), escape(name));
+        let uri = format!("/api/v1/namespaces/{namespace}/events/{name}?fieldManager=weft");
+        let kind = "application/merge-patch+json";
+        let answer = self.send(request(Method::PATCH, &uri, Some(kind), patch.into())?).await?;
+        self.whole(answer.into_body()).await
+    }
+
     /// Sends, and turns an answer that is not a success into a problem.
     async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Problem> {
         let answer = timeout(self.patience, self.connection.client().await.send(request)).await;
         let answer = answer.map_err(|_| Problem::Timeout { what: "answer", after: self.patience })?;
         let answer = answer.map_err(|error| Problem::Unreachable(chain(&error)))?;
-        if answer.status() == StatusCode::OK {
+        if matches!(answer.status(), StatusCode::OK | StatusCode::CREATED) {
             return Ok(answer);
         }
         let code = answer.status().as_u16();

@@ -3,7 +3,7 @@
 //! ```text
 //! client ──► api ──► wire, event (bytes → slim Node) ──► node (→ NodeRecord, OwnNode) ──► peers ──► Snapshot
 //!             ▲                                                                     ▲
-//!          announce (our annotations)                         watch (the list-watch loop) drives it
+//!          announce (our annotations), events                 watch (the list-watch loop) drives it
 //! ```
 //!
 //! A Node object dies in [`node`]: beyond it there are only the types of [`crate::model::node`].
@@ -16,6 +16,7 @@ pub mod client;
 pub mod condition;
 pub mod counters;
 pub mod event;
+pub mod events;
 mod json;
 pub mod node;
 pub mod peers;

@@ -44,7 +44,7 @@ pub enum Problem {
 const fn hint(code: u16) -> &'static str {
     match code {
         401 => " (check the service account token or the credentials in the kubeconfig)",
-        403 => " (check the ClusterRole: nodes list and watch, nodes/status patch)",
+        403 => " (check the ClusterRole: nodes list and watch, nodes/status patch, events create and patch)",
         _ => "",
     }
 }

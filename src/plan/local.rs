@@ -9,6 +9,7 @@ use super::tenure::Tenure;
 use super::underlay::Underlay;
 use crate::model::addr::{ByFamily, Family, IfName, Mac, Subnet};
 use crate::model::device::DeviceSpec;
+use crate::model::hash;
 use crate::model::host::{Address, Host, LinkKind};
 use crate::model::node::OwnNode;
 use crate::model::settings::{Backend, Settings};
@@ -178,14 +179,10 @@ fn device_mac(host: &Host, name: &IfName) -> Option<Mac> {
 }
 
 /// A MAC that a node without an announced one gets: the same at every start, locally administered,
-/// unicast. FNV-1a, because it must never change between versions and need not be secret.
+/// unicast.
 fn mac_of(uid: &str, family: Family) -> Mac {
-    let bytes = uid.bytes().chain(family.label().bytes());
-    let hash =
-        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    // The last byte of the text has to reach every byte of the address (the finish of splitmix64).
-    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let [a, b, c, d, e, f, ..] = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb).to_be_bytes();
+    let hash = hash::of(uid.bytes().chain(family.label().bytes()));
+    let [a, b, c, d, e, f, ..] = hash::spread(hash).to_be_bytes();
     Mac([(a | 0x02) & 0xfe, b, c, d, e, f])
 }
 

@@ -161,8 +161,11 @@ pub struct Pending {
     pub op: Op,
     /// The peer it is for, if it is for one.
     pub peer: Option<NodeName>,
-    /// What is in the way, what happens next and what an operator can do.
+    /// What is in the way, what happens next and what an operator can do. The same text as long as it is the same
+    /// problem.
     pub problem: String,
+    /// How often it was tried in a row, or repaired.
+    pub times: u32,
     /// A metric label: `refused`, `fight` or `waiting`.
     pub label: &'static str,
 }

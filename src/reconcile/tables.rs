@@ -198,7 +198,13 @@ impl<'a> Causes<'a> {
             Op::Set { .. } => "waits until the entry it points at is in place",
             Op::Del { .. } | Op::Link(_) | Op::Filter(_) => "waits until nothing points at it any more",
         };
-        Pending { op: op.clone(), peer: self.peer(op).cloned(), problem: problem.to_owned(), label: "waiting" }
+        Pending {
+            op: op.clone(),
+            peer: self.peer(op).cloned(),
+            problem: problem.to_owned(),
+            times: 0,
+            label: "waiting",
+        }
     }
 }
 

@@ -118,18 +118,17 @@ fn problem(op: &Op, ack: &Ack) -> String {
 pub(super) fn pending(op: Op, peer: Option<NodeName>, put_off: &PutOff) -> Pending {
     let (label, problem) = if put_off.fight {
         let problem = format!(
-            "{}: repaired {} times in a row, so weft waits longer and longer between repairs; find out what does it \
+            "{}: repaired again and again, so weft waits longer and longer between repairs; find out what does it \
              (`{}`)",
             put_off.problem,
-            put_off.times,
             watch(&op)
         );
         ("fight", problem)
     } else {
-        let problem = format!("{} (tried {} times); weft tries again", put_off.problem, put_off.times);
+        let problem = format!("{}; weft tries again", put_off.problem);
         ("refused", problem)
     };
-    Pending { op, peer, problem, label }
+    Pending { op, peer, problem, times: put_off.times, label }
 }
 
 /// What shows who changes it.

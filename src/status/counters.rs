@@ -66,6 +66,10 @@ pub struct Announcements {
     pub conditions_sent: u64,
     /// Patches of it that failed.
     pub conditions_failed: u64,
+    /// Events about our Node that the API server took, repetitions too.
+    pub events_sent: u64,
+    /// Those that it did not.
+    pub events_failed: u64,
     /// Times that `subnet.env` was written.
     pub subnet_env_written: u64,
     /// Times that it could not be written.

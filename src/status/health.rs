@@ -30,8 +30,9 @@ pub fn ready(view: &View) -> Result<(), Vec<String>> {
         Some(report) => match &report.verdict {
             Verdict::Waiting(why) | Verdict::Blind(why) => vec![why.clone()],
             Verdict::Converged | Verdict::Incomplete => {
-                let families = report.families.iter();
-                families.filter_map(|(family, of)| of.as_ref().and_then(|of| unready(family.label(), of))).collect()
+                let families = report.families.iter().filter_map(|(family, of)| Some((family, of.as_ref()?)));
+                let missing = families.filter(|(_, of)| !of.ready);
+                missing.map(|(family, of)| format!("{family}: {}", unready(of))).collect()
             }
         },
     };
@@ -54,15 +55,13 @@ pub fn ready(view: &View) -> Result<(), Vec<String>> {
     Err(missing)
 }
 
-fn unready(label: &str, family: &FamilyReport) -> Option<String> {
-    if family.ready {
-        return None;
-    }
+/// Why a family's device that is not ready is not.
+pub(super) fn unready(family: &FamilyReport) -> String {
     let device = family.device.as_ref().map_or("the device", |device| device.name.as_str());
     let why = match (&family.waiting, family.pending.first()) {
         (Some(waiting), _) => waiting.clone(),
         (None, Some(pending)) => format!("{}: {}", pending.op, pending.problem),
         (None, None) => "it is being put right".to_owned(),
     };
-    Some(format!("{label}: {device} is not ready: {why}"))
+    format!("{device} is not ready: {why}")
 }

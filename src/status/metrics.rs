@@ -280,6 +280,8 @@ fn api(view: &View, out: &mut Writer<'_>) -> fmt::Result {
         "Patches of our Node's condition that failed",
         announcements.conditions_failed,
     )?;
+    out.counter("weft_node_events", "Events about our Node that were accepted", announcements.events_sent)?;
+    out.counter("weft_node_event_failures", "Events about our Node that failed", announcements.events_failed)?;
     out.counter("weft_subnet_env_writes", "Times that subnet.env was written", announcements.subnet_env_written)?;
     out.counter(
         "weft_subnet_env_failures",

@@ -4,7 +4,7 @@ use std::io::BufReader;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::server::{Server, lab, names, seen};
 
@@ -57,8 +57,14 @@ fn it_finds_a_server_it_knows() {
     assert_eq!(server.get("/api/v1/nodes/new").json()["spec"]["unschedulable"], true);
     run(&["delete", "node", "new"]);
     assert_eq!(server.get("/api/v1/nodes/new").status, 404);
-    run(&["describe", "node", "n0"]);
-    run(&["get", "events", "-A"]);
+    let event = json!({ "kind": "Event", "apiVersion": "v1", "metadata": { "name": "n0.1", "namespace": "default" },
+        "involvedObject": { "kind": "Node", "name": "n0", "uid": "n0" }, "reason": "Test", "message": "what happened",
+        "type": "Warning", "source": { "component": "weft" }, "lastTimestamp": "2026-01-01T00:00:00Z", "count": 3 });
+    assert_eq!(server.send("POST", "/api/v1/namespaces/default/events", &[], &event).status, 201);
+    let about = run(&["describe", "node", "n0"]).unwrap();
+    assert!(about.contains("what happened") && about.contains("weft"), "{about}");
+    let events = run(&["get", "events", "-A"]).unwrap();
+    assert!(events.contains("node/n0") && events.contains("what happened"), "{events}");
 }
 
 #[test]

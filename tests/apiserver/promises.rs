@@ -280,6 +280,36 @@ fn events_of_both_groups_are_one() {
     assert_eq!(server.get("/api/v1/namespaces/other/events").json()["items"], json!([]));
 }
 
+/// As the agent makes them, without a right to read.
+#[test]
+fn an_event_about_a_node_goes_on_by_its_name() {
+    let server = Server::with_nodes(1);
+    let event = |namespace: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": { "name": "n0.weft-1", "namespace": namespace },
+            "involvedObject": { "kind": "Node", "name": "n0", "uid": "n0" },
+            "source": { "component": "weft", "host": "n0" }, "reportingComponent": "weft", "reportingInstance": "n0",
+            "type": "Warning", "reason": "Test", "message": "what happened", "count": 1,
+            "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:00:00Z",
+        })
+    };
+    let post =
+        |space: &str| server.send("POST", &format!("/api/v1/namespaces/{space}/events"), &[], &event(space)).status;
+    assert_eq!([post("default"), post("default"), post("kube-public")], [201, 409, 422]);
+    let merge = [("Content-Type", "application/merge-patch+json")];
+    let patch = |name: &str, patch: Value| {
+        server.send("PATCH", &format!("/api/v1/namespaces/default/events/{name}"), &merge, &patch)
+    };
+    let later = json!({ "type": "Warning", "message": "still so", "lastTimestamp": "2026-01-01T00:10:00Z" });
+    let answer = patch("n0.weft-1", later.clone());
+    assert_eq!(
+        (answer.status, &answer.json()["count"], &answer.json()["message"]),
+        (200, &json!(1), &json!("still so"))
+    );
+    assert_eq!(patch("n0.weft-1", json!({ "count": 2 })).json()["count"], 2);
+    assert_eq!(patch("n0.weft-2", later).status, 404);
+}
+
 #[test]
 fn metadata_can_be_had_alone() {
     let server = Server::with_nodes(1);

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use weft::cluster::annotations::{self, DEFAULT_PREFIX, Keys};
+use weft::cluster::events::COMPONENT;
 use weft::config::{Task, parse};
 use weft::model::addr::Family;
 
@@ -208,7 +209,8 @@ fn the_role_allows_what_the_agent_asks_for() {
     let Some(base) = overlay("base") else { return };
     let nodes = json!({"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]});
     let status = json!({"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]});
-    assert_eq!(only(&base, "ClusterRole")["rules"], json!([nodes, status]));
+    let events = json!({"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]});
+    assert_eq!(only(&base, "ClusterRole")["rules"], json!([nodes, status, events]));
 }
 
 #[test]
@@ -243,6 +245,8 @@ fn the_policy_knows_our_annotations_and_is_about_our_service_account() {
             .flat_map(|family| [annotations::backend_data(family), annotations::public_ip(family)]);
         let written = written.chain([annotations::KUBE_SUBNET_MANAGER, annotations::BACKEND_TYPE]);
         assert_eq!(known, written.map(str::to_owned).collect());
+        let rules: String = spec["validations"].as_array().into_iter().flatten().map(Value::to_string).collect();
+        assert!(rules.contains(&format!("source.component == \\\"{COMPONENT}\\\"")), "{name}: {rules}");
     }
 }
 

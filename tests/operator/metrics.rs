@@ -5,6 +5,7 @@ use std::path::Path;
 
 use weft::status::View;
 use weft::status::metrics::render;
+use weft::status::notices::stories::Reason;
 
 use crate::world::{World, assert_expected};
 
@@ -84,5 +85,18 @@ fn every_metric_is_documented_and_every_documented_metric_exists() {
             _ => name,
         })
         .collect();
+    assert_eq!(documented, exist);
+}
+
+#[test]
+fn every_reason_of_an_event_is_documented_and_every_documented_one_exists() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operating.md");
+    let text = std::fs::read_to_string(path).expect("docs/operating.md");
+    let (_, section) = text.split_once("\n## Events\n").expect("a section");
+    let (section, _) = section.split_once("\n## ").expect("another after it");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let documented: BTreeSet<&str> = rows.map(|(reason, _)| reason).collect();
+    let ends = Reason::ALL.iter().filter_map(|reason| reason.end()).map(|(word, _)| word);
+    let exist: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.word()).chain(ends).collect();
     assert_eq!(documented, exist);
 }

@@ -161,6 +161,8 @@ impl World {
                 failed: 0,
                 conditions_sent: 1,
                 conditions_failed: 0,
+                events_sent: 2,
+                events_failed: 0,
                 subnet_env_written: 1,
                 subnet_env_failed: 0,
             },

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use weft::lab::apiserver::{Action, Verb};
 
 use crate::cluster::{OWN, bare, network_unavailable};
-use crate::stage::{SOON, difference, kernel, port, rows_of};
-use crate::world::{World, within};
+use crate::sandbox::sh;
+use crate::stage::{SOON, annotate, difference, kernel, port, rows_of};
+use crate::world::{UNDERLAY, World, within};
 
 crate::tests![
     the_condition_follows_readiness_and_is_kept,
@@ -16,6 +17,9 @@ crate::tests![
     who_keeps_setting_the_condition_is_answered_ever_more_rarely,
     a_watch_that_shows_nothing_is_no_rival,
     turned_off_the_condition_is_left_alone,
+    what_a_person_must_act_on_is_an_event_of_our_node,
+    a_fight_and_a_node_that_cannot_receive_are_events,
+    events_that_are_not_taken_disturb_nothing,
     an_api_server_away_later_makes_no_node_unready,
     sigterm_ends_at_once_whatever_hangs,
 ];
@@ -144,6 +148,126 @@ fn turned_off_the_condition_is_left_alone() {
     world.spawn().until_ready();
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(condition(&world), Some(unavailable()));
+}
+
+/// Our Events: reason, type, message, count.
+fn events(world: &World) -> Vec<(String, String, String, u64)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let event = |event: Value| {
+        assert_eq!(event["involvedObject"], json!({ "kind": "Node", "name": OWN, "uid": OWN }));
+        assert_eq!(event["source"], json!({ "component": "weft", "host": OWN }));
+        let count = event["count"].as_u64().expect("a count");
+        (text(&event["reason"]), text(&event["type"]), text(&event["message"]), count)
+    };
+    world.api.events().into_iter().map(event).collect()
+}
+
+/// Waits for one of this reason whose message says this; its count.
+fn until_event(world: &World, reason: &str, kind: &str, says: &str) -> u64 {
+    within(SOON, &format!("{reason}: {says}"), || {
+        let all = events(world);
+        let found = all.iter().find(|(is, of, message, _)| is == reason && of == kind && message.contains(says));
+        found.map(|(_, _, _, count)| *count).ok_or(all)
+    })
+}
+
+fn what_a_person_must_act_on_is_an_event_of_our_node() {
+    let mut world = World::with_peers(4);
+    // Three agents can tell of node-1: its usable peers and ours. All do.
+    world.api.patch_node("node-1", annotate("backend-data", "nonsense"));
+    world.api.patch_node("node-1", annotate("backend-v6-data", "nonsense"));
+    let peer = crate::cluster::name;
+    world.api.delete_node(&peer(4));
+    world.start();
+    world.api.patch_node("node-2", annotate("public-ip", crate::cluster::public_ips(0)[0].to_string()));
+    let cidr = crate::cluster::pod_cidrs(3)[0].clone();
+    sh(&format!("ip route add {cidr} dev {UNDERLAY} metric 1"));
+    until_event(&world, "PeerUnusable", "Warning", "node-1: ipv4: cannot be used: annotation backend-data");
+    until_event(&world, "PeerConflict", "Warning", "node-2: ipv4: gets no entries: public IP 172.16.0.1 is an address");
+    until_event(&world, "ForeignRoute", "Warning", &format!("route {cidr} dev eth0 proto"));
+    assert_eq!(events(&world).len(), 3, "{:#?}", events(&world));
+    assert_eq!(world.agent().metrics().count("weft_node_events_total", &[]), 3);
+    assert_eq!(world.agent().metrics().count("weft_node_event_failures_total", &[]), 0);
+    // What lasts is not said again so soon; another agent goes on with what is there.
+    assert!(world.take_agent().terminate().success());
+    world.api.clear_log();
+    world.spawn().until_ready();
+    within(SOON, "told again", || {
+        let told = world.agent().metrics().count("weft_node_events_total", &[]);
+        if told == 3 { Ok(()) } else { Err(told) }
+    });
+    let of_events =
+        |verb| world.api.log().into_iter().filter(|it| it.verb == verb && it.path.contains("/events")).count();
+    assert_eq!((of_events(Verb::Create), of_events(Verb::Patch)), (3, 3));
+    assert_eq!(events(&world).len(), 3, "{:#?}", events(&world));
+    // As a person sees it.
+    let Some(described) = kubectl(&world, &["describe", "node", OWN]) else { return };
+    for reason in ["PeerUnusable", "PeerConflict", "ForeignRoute"] {
+        let shown = |line: &str| line.contains(reason) && line.contains("Warning") && line.contains("weft");
+        assert!(described.lines().any(shown), "{described}");
+    }
+    let listed = kubectl(&world, &["get", "events", "--field-selector", "type=Warning"]).expect("kubectl");
+    assert!(listed.contains("node/node-0") && listed.contains("PeerConflict"), "{listed}");
+}
+
+/// What kubectl prints; `None`, loudly, if there is none (an error in CI).
+fn kubectl(world: &World, args: &[&str]) -> Option<String> {
+    let mut command = std::process::Command::new("kubectl");
+    command.args(["--server", &world.api.url()]).args(args).env("HOME", &world.directory).env_remove("KUBECONFIG");
+    match command.output() {
+        Ok(output) => {
+            assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+            Some(String::from_utf8(output.stdout).expect("text"))
+        }
+        Err(error) => {
+            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "kubectl: {error}");
+            eprintln!("SKIPPED: kubectl cannot be run ({error})");
+            None
+        }
+    }
+}
+
+fn a_fight_and_a_node_that_cannot_receive_are_events() {
+    let mut world = World::with_peers(2);
+    world.start();
+    let cidr = crate::cluster::pod_cidrs(1)[0].clone();
+    let fought = within(Duration::from_secs(120), "a fight is told", || {
+        // Somebody who removes it as soon as it is there.
+        let mut remove = std::process::Command::new("ip");
+        remove.args(["route", "del", &cidr, "dev", "flannel.1"]).output().expect("ip");
+        let all = events(&world);
+        let found = all.iter().find(|(reason, ..)| reason == "ChangedByOthers").cloned();
+        found.ok_or(all)
+    });
+    assert!(fought.2.contains(&cidr) && fought.2.contains("something else keeps changing it"), "{fought:?}");
+    assert_eq!(fought.1, "Warning");
+    world.api.patch_node(OWN, json!({ "spec": { "podCIDR": null, "podCIDRs": null } }));
+    until_event(&world, "OverlayNotReady", "Warning", "has no ipv4 pod CIDR yet");
+    world.api.patch_node(OWN, json!({ "spec": bare(0)["spec"] }));
+    until_event(&world, "OverlayReady", "Normal", "can receive again");
+}
+
+fn events_that_are_not_taken_disturb_nothing() {
+    let mut world = World::with_peers(2);
+    world.api.inject(&[Verb::Create], Action::Refuse { code: 403, retry_after: None }, None);
+    world.api.patch_node("node-1", annotate("backend-data", "nonsense"));
+    world.start();
+    within(SOON, "refused twice", || {
+        let failed = world.agent().metrics().count("weft_node_event_failures_total", &[]);
+        if failed >= 2 { Ok(()) } else { Err(failed) }
+    });
+    assert_eq!(world.agent().readyz(), Some(200));
+    let log = world.agent().log();
+    let said = log.iter().filter(|line| line.contains("cannot make an Event about our Node")).collect::<Vec<_>>();
+    assert!(said.first().is_some_and(|line| line.contains("events create and patch")), "{said:?}");
+    // One that hangs holds up nobody either.
+    world.api.clear_faults();
+    world.api.inject(&[Verb::Create], Action::Hang, Some(1));
+    let fired = world.api.faults_fired();
+    within(SOON, "one that hangs", || (world.api.faults_fired() > fired).then_some(()).ok_or("not yet"));
+    set_condition(&world, Some(unavailable()));
+    until_condition(&world, "False");
+    until_event(&world, "PeerUnusable", "Warning", "node-1: ipv4: cannot be used");
 }
 
 fn an_api_server_away_later_makes_no_node_unready() {

@@ -118,6 +118,15 @@ pub(super) fn check_name(resource: Resource, name: &str) -> Result<(), Failure> 
     Err(Failure::invalid(resource.kind(), name, &problem))
 }
 
+/// Whether an Event is in the namespace of what it is about; of what has none, in `default` (`ValidateEventCreate`).
+pub(super) fn check_event(name: &str, namespace: &str, new: &Value) -> Result<(), Failure> {
+    let about = new["involvedObject"]["namespace"].as_str().unwrap_or_default();
+    if about == namespace || (about.is_empty() && matches!(namespace, "default" | "kube-system")) {
+        return Ok(());
+    }
+    Err(Failure::invalid("Event", name, "involvedObject.namespace: Invalid value: does not match event.namespace"))
+}
+
 /// What may not change: who it is, and a Node's pod CIDRs, once it has them.
 pub(super) fn check_update(resource: Resource, name: &str, old: &Value, new: &Value) -> Result<(), Failure> {
     if has_another_uid(old, new) {

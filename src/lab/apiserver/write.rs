@@ -35,6 +35,7 @@ impl Write<'_> {
             return Err(Failure::exists(self.resource.plural(), &name));
         }
         if let Some(space) = namespace {
+            object::check_event(&name, space, &new)?;
             new["metadata"]["namespace"] = space.into();
         }
         managed::track(None, &mut new, &self.manager, &object::now());

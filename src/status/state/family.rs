@@ -45,6 +45,7 @@ struct Pending<'a> {
     peer: Option<&'a str>,
     reason: &'static str,
     problem: &'a str,
+    times: u32,
 }
 
 #[derive(Serialize)]
@@ -61,6 +62,7 @@ impl<'a> OneFamily<'a> {
             peer: pending.peer.as_deref(),
             reason: pending.label,
             problem: &pending.problem,
+            times: pending.times,
         });
         Self {
             ready: of.ready,
