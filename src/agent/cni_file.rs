@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::clock::Clock;
+use super::heartbeat::Heartbeat;
 use super::subnet_file::env_of;
 use crate::model::settings::{CniForm, Overlay};
 use crate::node::{cni, file};
@@ -19,6 +21,9 @@ use crate::status::{Cni, CniState};
 
 /// How often the file is looked at: somebody may delete it, or put another before it.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// It looks every [`PERIOD`]; a file system may be slow.
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// The keeper.
 pub struct CniFile {
@@ -34,6 +39,10 @@ pub struct CniFile {
     pub reports: watch::Receiver<Option<Arc<Report>>>,
     /// For `/state` and metrics.
     pub shown: Arc<Mutex<Cni>>,
+    /// Shows that the loop goes round.
+    pub heartbeat: Arc<Heartbeat>,
+    /// Since the agent started.
+    pub clock: Clock,
 }
 
 impl CniFile {
@@ -49,6 +58,7 @@ impl CniFile {
         // put right is no reason to leave the file alone.
         let mut complete = false;
         loop {
+            self.heartbeat.beat(self.clock.now());
             let report = self.reports.borrow_and_update().clone();
             if let Some(report) = report {
                 complete |= is_complete(&report);

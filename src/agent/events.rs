@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::clock::{Clock, timestamp};
+use super::heartbeat::Heartbeat;
 use super::host_watch::Shown;
 use crate::cluster::client::Connection;
 use crate::cluster::events::{NodeEvent, tell};
@@ -23,6 +24,8 @@ use crate::status::notices::{Lookout, Notice, Subject, Teller};
 const PERIOD: Duration = Duration::from_secs(1);
 /// How long the API server may take. Nothing waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than two requests that hang ([`PATIENCE`] for the answer, six times that for its end).
+pub const LIMIT: Duration = Duration::from_secs(240);
 
 /// What the loop did.
 #[derive(Debug, Default)]
@@ -45,6 +48,8 @@ pub struct Events {
     pub host: Shown,
     /// For metrics.
     pub counters: Arc<EventCounters>,
+    /// Shows that the loop goes round.
+    pub heartbeat: Arc<Heartbeat>,
     /// Since the agent started.
     pub clock: Clock,
 }
@@ -54,11 +59,13 @@ impl Events {
     pub async fn run(self) {
         let (mut herald, mut lookout) = (Herald::default(), Lookout::default());
         while self.reports.has_changed().is_ok() {
+            self.heartbeat.beat(self.clock.now());
             let own = self.snapshots.borrow().own.clone();
             let report = self.reports.borrow().clone();
             if let (Some(own), Some(report)) = (own, report) {
                 self.look(&own, &report, &mut lookout, &mut herald);
                 while let Some(telling) = herald.next() {
+                    self.heartbeat.beat(self.clock.now());
                     self.tell(&own.name, &telling, &mut herald).await;
                 }
             }

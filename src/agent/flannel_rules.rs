@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::clock::Clock;
+use super::heartbeat::Heartbeat;
 use crate::kernel::{flannel, legacy};
 use crate::model::addr::{ByFamily, Family};
 use crate::model::leftover::{Leftover, Seen};
@@ -24,6 +25,9 @@ const FIRST: u32 = 10;
 /// How often it looks otherwise.
 const PERIOD: Duration = Duration::from_secs(30);
 
+/// It looks every [`PERIOD`], and waits for the first pass before it begins: for that it beats too.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
 /// The keeper.
 pub struct FlannelRules {
     /// The families that are on, as the reconciler sees them.
@@ -32,6 +36,8 @@ pub struct FlannelRules {
     pub clock: Clock,
     /// For `/state` and metrics.
     pub shown: Arc<Mutex<Shown>>,
+    /// Shows that the loop goes round.
+    pub heartbeat: Arc<Heartbeat>,
 }
 
 impl FlannelRules {
@@ -39,11 +45,17 @@ impl FlannelRules {
     pub async fn run(mut self) {
         let mut leftovers = Leftovers::default();
         // The first pass puts in weft's own.
-        if self.reports.wait_for(Option::is_some).await.is_err() {
-            return;
+        loop {
+            self.heartbeat.beat(self.clock.now());
+            match tokio::time::timeout(PERIOD, self.reports.wait_for(Option::is_some)).await {
+                Ok(Ok(_)) => break,
+                Ok(Err(_)) => return,
+                Err(_) => {}
+            }
         }
         let mut soon = FIRST;
         loop {
+            self.heartbeat.beat(self.clock.now());
             soon = if self.look(&mut leftovers) { FIRST } else { soon.saturating_sub(1) };
             tokio::time::sleep(if soon > 0 { SOON } else { PERIOD }).await;
             if self.reports.has_changed().is_err() {

@@ -16,6 +16,7 @@ pub mod condition;
 mod counted;
 pub mod events;
 pub mod flannel_rules;
+pub mod heartbeat;
 pub mod host_watch;
 pub mod reconciler;
 pub mod subnet_file;
@@ -39,6 +40,7 @@ use self::condition::NetworkCondition;
 use self::counted::CountedNetlink;
 use self::events::Events;
 use self::flannel_rules::FlannelRules;
+use self::heartbeat::Heartbeats;
 use self::host_watch::HostWatch;
 use self::reconciler::Reconciler;
 use self::subnet_file::SubnetFile;
@@ -157,7 +159,9 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
     let connection = connect(&options).await.map_err(|error| error.to_string())?;
     let view = Viewpoint { own: config.node_name.clone(), vni: config.settings.overlay.tunnel() };
     let since_start: crate::cluster::watch::Clock = Arc::new(move || clock.now());
-    let (watcher, handle) = Watcher::new(connection.clone(), keys.clone(), view, Timing::default(), since_start);
+    let timing = Timing::default();
+    let longest_watch = timing.longest_wait();
+    let (watcher, handle) = Watcher::new(connection.clone(), keys.clone(), view, timing, since_start);
     let (reports, reported) = watch::channel(None);
     let sources = Arc::new(Sources {
         identity: Arc::new(identity(config)),
@@ -165,7 +169,8 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         reports: reported.clone(),
         watcher: handle.clone(),
         sums: Arc::default(),
-        heartbeat: Arc::default(),
+        longest_watch,
+        heartbeats: Heartbeats::default(),
         announced: Arc::default(),
         announcement_in_place: Arc::default(),
         condition: config.set_condition.then(Arc::default),
@@ -183,19 +188,20 @@ async fn assemble(config: &RunConfig) -> Result<Parts, String> {
         leases: leases(config.cni.is_some()),
         on_report: on_report(sources.sums.clone(), handle.clone()),
         clock,
-        heartbeat: sources.heartbeat.clone(),
+        heartbeat: sources.heartbeats.of("reconciler", reconciler::LIMIT),
         stop: Arc::new(AtomicBool::new(false)),
     };
     let api = (&connection, &keys);
     let announcement = Announcement { keys: keys.clone(), in_place: sources.announcement_in_place.clone() };
-    let announcer = upkeep(api, &sources, sources.announced.clone(), announcement);
+    let announcer = upkeep("announcer", api, &sources, sources.announced.clone(), announcement);
     let condition = sources.condition.clone().map(|counters| {
         let (own, sources) = (&sources, sources.clone());
         let ready = Arc::new(move || status::health::ready(&sources.view()).is_ok());
-        upkeep(api, own, counters, NetworkCondition { ready })
+        upkeep("condition", api, own, counters, NetworkCondition { ready })
     });
     let events = events(&connection, &sources);
-    let flannel_rules = FlannelRules { reports: reported, clock, shown: sources.flannel_rules.clone() };
+    let heartbeat = sources.heartbeats.of("flannel_rules", flannel_rules::LIMIT);
+    let flannel_rules = FlannelRules { reports: reported, clock, shown: sources.flannel_rules.clone(), heartbeat };
     Ok(Parts {
         watcher,
         handle,
@@ -219,6 +225,7 @@ fn events(connection: &Connection, sources: &Sources) -> Events {
         reports: sources.reports.clone(),
         host: sources.host.clone(),
         counters: sources.events.clone(),
+        heartbeat: sources.heartbeats.of("events", events::LIMIT),
         clock: sources.clock,
     }
 }
@@ -230,6 +237,8 @@ fn subnet_keeper(config: &RunConfig, sources: &Sources) -> SubnetFile {
         overlay: config.settings.overlay.clone(),
         reports: sources.reports.clone(),
         counters: sources.subnet_file.clone(),
+        heartbeat: sources.heartbeats.of("subnet_env", subnet_file::LIMIT),
+        clock: sources.clock,
     }
 }
 
@@ -239,6 +248,8 @@ fn host_watch(config: &RunConfig, sources: &Sources) -> HostWatch {
         overlay: config.settings.overlay.clone(),
         reports: sources.reports.clone(),
         shown: sources.host.clone(),
+        heartbeat: sources.heartbeats.of("host", host_watch::LIMIT),
+        clock: sources.clock,
     }
 }
 
@@ -259,11 +270,14 @@ fn cni_keeper(config: &RunConfig, sources: &Sources) -> Option<CniFile> {
         overlay: config.settings.overlay.clone(),
         reports: sources.reports.clone(),
         shown,
+        heartbeat: sources.heartbeats.of("cni_conf", cni_file::LIMIT),
+        clock: sources.clock,
     })
 }
 
 /// A loop that keeps what our Node says.
 fn upkeep<W: Wish>(
+    name: &'static str,
     (connection, keys): (&Connection, &Keys),
     sources: &Sources,
     counters: Arc<UpkeepCounters>,
@@ -275,6 +289,7 @@ fn upkeep<W: Wish>(
         snapshots: sources.watcher.snapshots(),
         reports: sources.reports.clone(),
         counters,
+        heartbeat: sources.heartbeats.of(name, upkeep::LIMIT),
         clock: sources.clock,
         wish,
     }

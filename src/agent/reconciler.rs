@@ -1,12 +1,13 @@
 //! The reconciler: waits for something to happen, makes a pass, publishes its report.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::clock::Clock;
+use super::heartbeat::Heartbeat;
 use crate::kernel::{Heard, Listen};
 use crate::model::backoff::Dice;
 use crate::model::node::Snapshot;
@@ -18,21 +19,8 @@ use crate::reconcile::{Input, Memory, Report, Verdict, pass};
 /// The longest wait, so that the heartbeat goes on.
 const BEAT: Duration = Duration::from_secs(5);
 
-/// When a loop last went round, for `/healthz`.
-#[derive(Debug, Default)]
-pub struct Heartbeat(AtomicU64);
-
-impl Heartbeat {
-    /// The loop is alive now.
-    pub fn beat(&self, now: Duration) {
-        self.0.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    /// How long ago that was.
-    pub fn age(&self, now: Duration) -> Duration {
-        now.saturating_sub(Duration::from_millis(self.0.load(Ordering::Relaxed)))
-    }
-}
+/// Its longest wait is [`BEAT`], a system call gives up after ten seconds, a pass over 5,000 peers takes less than one.
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// What the reconciler works with.
 pub struct Reconciler {

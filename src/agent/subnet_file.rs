@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::clock::Clock;
+use super::heartbeat::Heartbeat;
 use crate::model::addr::ByFamily;
 use crate::model::settings::Overlay;
 use crate::node::file::ensure;
@@ -16,6 +18,9 @@ use crate::reconcile::Report;
 
 /// How often the file is looked at: somebody may delete it.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// It looks every [`PERIOD`]; a file system may be slow.
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// As flannel's.
 const MODE: u32 = 0o644;
@@ -41,6 +46,10 @@ pub struct SubnetFile {
     pub reports: watch::Receiver<Option<Arc<Report>>>,
     /// For metrics.
     pub counters: Arc<SubnetFileCounters>,
+    /// Shows that the loop goes round.
+    pub heartbeat: Arc<Heartbeat>,
+    /// Since the agent started.
+    pub clock: Clock,
 }
 
 impl SubnetFile {
@@ -48,6 +57,7 @@ impl SubnetFile {
     pub async fn run(mut self) {
         let mut failing = false;
         loop {
+            self.heartbeat.beat(self.clock.now());
             let report = self.reports.borrow_and_update().clone();
             let content = report.and_then(|report| env_of(&self.overlay, &report)).map(|env| env.to_string());
             if let Some(content) = content {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::clock::Clock;
-use super::reconciler::Heartbeat;
+use super::heartbeat::Heartbeat;
 use crate::cluster::annotations::Keys;
 use crate::cluster::announce::send;
 use crate::cluster::client::Connection;
@@ -39,6 +39,9 @@ const FIRST_TRUCE: Duration = Duration::from_secs(2);
 const PEACEFUL: u32 = 5;
 /// What was sent longer ago is forgotten.
 const SETTLED: Duration = Duration::from_secs(120);
+/// Longer than a request that hangs ([`PATIENCE`] for the answer, six times that for its end) and a wait of three minutes after it,
+/// the longest that a server can ask for.
+pub const LIMIT: Duration = Duration::from_secs(300);
 /// How often is looked although nothing has come: for what has no signal, and to show that the loop lives.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -51,8 +54,6 @@ pub struct UpkeepCounters {
     pub failed: AtomicU64,
     /// The last failure, over or not.
     pub last_problem: LastProblem,
-    /// When the loop last went round.
-    pub heartbeat: Heartbeat,
 }
 
 /// A patch of our Node's status.
@@ -89,6 +90,8 @@ pub struct Upkeep<W> {
     pub reports: watch::Receiver<Option<Arc<Report>>>,
     /// For metrics.
     pub counters: Arc<UpkeepCounters>,
+    /// Shows that the loop goes round.
+    pub heartbeat: Arc<Heartbeat>,
     /// Since the agent started.
     pub clock: Clock,
     /// What our Node should say.
@@ -100,7 +103,7 @@ impl<W: Wish> Upkeep<W> {
     pub async fn run(mut self) {
         let (mut waits, mut answer) = (Waits::new(), None);
         loop {
-            self.counters.heartbeat.beat(self.clock.now());
+            self.heartbeat.beat(self.clock.now());
             let Some((own, wanted)) = self.wanted(answer.as_ref()) else {
                 tokio::select! {
                     changed = self.snapshots.changed() => if changed.is_err() { return },

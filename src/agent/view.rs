@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::events::EventCounters;
+use super::heartbeat::Heartbeats;
 use super::host_watch::Shown;
-use super::reconciler::Heartbeat;
 use super::subnet_file::SubnetFileCounters;
 use super::upkeep::UpkeepCounters;
 use crate::cluster::node::complaints;
@@ -23,9 +23,8 @@ use crate::status::{
     Announcements, Api, ApiProblem, Beat, Cni, CniState, FlannelRules, Identity, Netlink, Process, Totals, View,
 };
 
-/// A reconciler that has not gone round for this long hangs: its longest wait is 5 s, a system call
-/// gives up after 10.
-const RECONCILER_LIMIT: Duration = Duration::from_secs(60);
+/// What the watch's loop gets beyond its longest wait.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// Sums that the reconciler's thread writes and the server reads.
 #[derive(Debug, Default)]
@@ -48,8 +47,10 @@ pub struct Sources {
     pub watcher: Handle,
     /// Sums over all passes.
     pub sums: Arc<Mutex<Sums>>,
-    /// The reconciler's loop.
-    pub heartbeat: Arc<Heartbeat>,
+    /// The longest that the list-watch loop waits.
+    pub longest_watch: Duration,
+    /// Every other loop.
+    pub heartbeats: Heartbeats,
     /// The announcer's.
     pub announced: Arc<UpkeepCounters>,
     /// Whether our Node, as last seen, has our annotations.
@@ -115,12 +116,17 @@ impl Sources {
             },
             host_labels: &crate::node::host::LABELS,
             cni: self.cni(),
-            // The tasks (API watch, announcer, file keeper) have no beat: they share the server's thread, so
-            // that it answers at all shows that it runs, and each may rightly wait for long.
-            beats: vec![Beat { name: "reconciler", age: self.heartbeat.age(now), limit: RECONCILER_LIMIT }],
+            beats: self.beats(now),
             unready: self.unready(),
             process: Process::read(),
         }
+    }
+
+    /// The server's own loop needs none: that it answers is its beat.
+    fn beats(&self, now: Duration) -> Vec<Beat> {
+        let age = now.saturating_sub(self.watcher.counters().stepped());
+        let watch = Beat { name: "watch", age, limit: self.longest_watch + GRACE };
+        self.heartbeats.seen(now).into_iter().chain([watch]).collect()
     }
 
     /// What else keeps this node from being ready.

@@ -21,6 +21,9 @@ use super::problem::Problem;
 
 /// No page and no refusal is larger; 50 Nodes are about 1 MB.
 const MAX_PAGE: usize = 64 << 20;
+/// An answer that is not a watch may take so many times as long as the wait for its beginning: a server that sends a byte
+/// now and then is none that answers.
+const WHOLE: u32 = 6;
 /// No event is larger: etcd takes objects up to 1.5 MB.
 const MAX_LINE: usize = 8 << 20;
 
@@ -108,7 +111,13 @@ impl NodesApi {
         Err(Problem::refused(code, seconds, &Status::read(&body)))
     }
 
-    async fn whole(&self, mut body: Body) -> Result<Bytes, Problem> {
+    async fn whole(&self, body: Body) -> Result<Bytes, Problem> {
+        let limit = self.patience * WHOLE;
+        let whole = timeout(limit, self.parts(body)).await;
+        whole.unwrap_or(Err(Problem::Timeout { what: "come to the end of its answer", after: limit }))
+    }
+
+    async fn parts(&self, mut body: Body) -> Result<Bytes, Problem> {
         let mut buffer = BytesMut::new();
         loop {
             let frame = timeout(self.patience, body.frame()).await;

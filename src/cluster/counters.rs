@@ -16,6 +16,7 @@ pub struct WatchCounters {
     bookmarks: AtomicU64,
     problems: [AtomicU64; Class::ALL.len()],
     last_heard: AtomicU64,
+    stepped: AtomicU64,
     failing_since: AtomicU64,
     last_problem: LastProblem,
 }
@@ -69,6 +70,12 @@ impl WatchCounters {
         moment(&self.last_heard)
     }
 
+    /// When the loop last made a step: it began or ended a round, or something came. Between two steps there is at most
+    /// [`Timing::longest_wait`](super::timing::Timing::longest_wait), whatever the server does.
+    pub fn stepped(&self) -> Duration {
+        Duration::from_millis(self.stepped.load(Ordering::Relaxed))
+    }
+
     /// Since when nothing has worked; `None` while all is well.
     pub fn failing_since(&self) -> Option<Duration> {
         moment(&self.failing_since)
@@ -96,8 +103,14 @@ impl WatchCounters {
         slot.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The loop goes on.
+    pub(super) fn step(&self, now: Duration) {
+        self.stepped.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// Something came from the server.
     pub(super) fn heard(&self, now: Duration) {
+        self.step(now);
         self.last_heard.store(stamp(now), Ordering::Relaxed);
         self.failing_since.store(NEVER, Ordering::Relaxed);
     }

@@ -39,6 +39,15 @@ pub struct Timing {
     pub page: u32,
 }
 
+impl Timing {
+    /// The longest time between two steps of the loop: a watch that is opened slowly and then says nothing. (A page of a list may
+    /// take seven times [`Self::answer`], a wait after a failure three minutes.)
+    pub fn longest_wait(&self) -> Duration {
+        let silent = self.answer + self.watch.mul_f64(1.25) + self.watch_grace;
+        silent.max(self.answer * 7).max(self.backoff_most)
+    }
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Self {

@@ -153,10 +153,13 @@ impl Watcher {
     pub async fn run(mut self) -> Infallible {
         loop {
             let began = (self.clock)();
+            self.counters.step(began);
             let end = self.round().await;
             self.peers.abandon();
             self.publish();
-            let lived = (self.clock)().saturating_sub(began);
+            let ended = (self.clock)();
+            self.counters.step(ended);
+            let lived = ended.saturating_sub(began);
             let wait = self.settle(end, lived);
             sleep(wait.max(self.timing.pause)).await;
         }

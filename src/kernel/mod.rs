@@ -7,6 +7,8 @@ pub mod fake;
 #[cfg(feature = "agent")]
 pub mod flannel;
 #[cfg(feature = "agent")]
+pub mod forward;
+#[cfg(feature = "agent")]
 pub mod legacy;
 #[cfg(feature = "agent")]
 pub mod netlink;

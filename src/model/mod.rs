@@ -5,6 +5,7 @@ pub mod addr;
 pub mod backoff;
 pub mod device;
 pub mod filter;
+pub mod forward;
 pub mod hash;
 pub mod host;
 pub mod leftover;

@@ -66,8 +66,11 @@ pub struct Problem {
 }
 
 /// Every label.
-pub const LABELS: [&str; 6] =
-    ["ip_forward", "ipv6_forwarding", "bridge_netfilter", "networkd", "network_manager", "rp_filter"];
+pub const LABELS: [&str; 7] =
+    ["ip_forward", "ipv6_forwarding", "bridge_netfilter", "networkd", "network_manager", "rp_filter", FORWARD_DROP];
+
+/// A chain of somebody else's drops what pods send to other nodes: the packet filters are not looked at here.
+pub const FORWARD_DROP: &str = "forward_drop";
 
 const FORWARD: ByFamily<&str> = ByFamily { v4: "ipv4/ip_forward", v6: "ipv6/conf/all/forwarding" };
 const BRIDGE: ByFamily<&str> = ByFamily { v4: "bridge/bridge-nf-call-iptables", v6: "bridge/bridge-nf-call-ip6tables" };

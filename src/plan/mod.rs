@@ -11,6 +11,7 @@ pub mod desired;
 pub mod device;
 pub mod direct;
 pub mod filter;
+pub mod forward;
 pub mod handover;
 mod leaving;
 pub mod leftovers;

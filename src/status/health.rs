@@ -1,10 +1,10 @@
-//! `/healthz`: does the reconciler's loop go round? `/readyz`: is the overlay in place?
+//! `/healthz`: does every loop go round? `/readyz`: is the overlay in place?
 
 use super::View;
 use super::totals::is_complete;
 use crate::reconcile::report::{FamilyReport, Verdict};
 
-/// Whether every loop that has a beat (the reconciler's) goes round. A failed check means that a restart may help.
+/// Whether every loop goes round. A failed check means that a restart may help.
 ///
 /// # Errors
 /// A sentence for each loop that has stopped.

@@ -424,3 +424,26 @@ async fn our_announcement_reaches_the_node_and_comes_back() {
     let error = send(&client, &keys, &OWN.into(), patch.body(), Duration::from_millis(300)).await.unwrap_err();
     assert!(matches!(error, Problem::Timeout { .. }), "{error}");
 }
+
+/// What `/healthz` goes by: a hung server is no hung loop.
+#[tokio::test]
+async fn whatever_the_server_does_the_loop_goes_round() {
+    let rig = Rig::with(2).await;
+    let stepped = || rig.handle.counters().stepped();
+    for action in [
+        Action::Hang,
+        Action::MuteWatch,
+        Action::Drop,
+        Action::EndWatch,
+        Action::Truncate,
+        Action::Refuse { code: 429, retry_after: None },
+    ] {
+        rig.server.inject(&ASKS, action.clone(), None);
+        rig.server.close_watches();
+        for _ in 0..3 {
+            let before = stepped();
+            rig.until_true(&format!("a step under {action:?}"), || stepped() > before).await;
+        }
+        rig.server.clear_faults();
+    }
+}

@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -80,6 +81,24 @@ impl Agent {
         assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
         let result = body();
         self.signal(Signal::SIGCONT);
+        result
+    }
+
+    /// Holds one of its threads still, and nothing else of it, while something happens.
+    pub(crate) fn holding<T>(&self, thread: &str, body: impl FnOnce() -> T) -> T {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("its threads");
+        let is_it = |entry: &std::fs::DirEntry| {
+            let name = std::fs::read_to_string(entry.path().join("comm")).expect("a name");
+            name.trim() == thread
+        };
+        let found = threads.map(|entry| entry.expect("a thread")).find(is_it).expect("a thread of that name");
+        let id = Pid::from_raw(found.file_name().to_string_lossy().parse().expect("a number"));
+        ptrace::seize(id, ptrace::Options::empty()).expect("to trace it");
+        ptrace::interrupt(id).expect("to stop it");
+        let stopped = waitpid(id, Some(WaitPidFlag::__WALL)).expect("to wait");
+        assert!(!matches!(stopped, WaitStatus::StillAlive), "{stopped:?}");
+        let result = body();
+        ptrace::detach(id, None).expect("to let it go");
         result
     }
 

@@ -20,6 +20,8 @@ crate::tests![
     what_a_person_must_act_on_is_an_event_of_our_node,
     a_fight_and_a_node_that_cannot_receive_are_events,
     events_that_are_not_taken_disturb_nothing,
+    an_api_server_that_hangs_is_no_loop_that_hangs,
+    a_loop_that_hangs_is_no_longer_alive,
     an_api_server_away_later_makes_no_node_unready,
     sigterm_ends_at_once_whatever_hangs,
 ];
@@ -268,6 +270,60 @@ fn events_that_are_not_taken_disturb_nothing() {
     set_condition(&world, Some(unavailable()));
     until_condition(&world, "False");
     until_event(&world, "PeerUnusable", "Warning", "node-1: ipv4: cannot be used");
+}
+
+fn healthz() -> (u16, String) {
+    let answer = crate::http::get("127.0.0.1:8081".parse().expect("an address"), "/healthz");
+    (answer.status, String::from_utf8(answer.body).expect("text"))
+}
+
+fn an_api_server_that_hangs_is_no_loop_that_hangs() {
+    const LOOPS: [&str; 8] =
+        ["announcer", "condition", "events", "flannel_rules", "host", "reconciler", "subnet_env", "watch"];
+    let mut world = World::with_peers(2);
+    world.api.patch_node("node-1", annotate("backend-data", "nonsense"));
+    world.start();
+    world.api.inject(&[Verb::Create, Verb::Patch, Verb::List, Verb::Watch, Verb::StreamingList], Action::Hang, None);
+    // Each that talks to it has something to say, and hangs.
+    set_condition(&world, Some(unavailable()));
+    world.api.patch_node(OWN, annotate("backend-type", "other"));
+    world.api.close_watches();
+    let hung = |verb| world.api.log().iter().filter(|it| it.verb == verb && it.fault.is_some()).count();
+    within(SOON, "all of them hang", || {
+        let all = [Verb::Create, Verb::Patch, Verb::Watch].map(hung);
+        if all[0] >= 1 && all[1] >= 2 && all[2] >= 1 { Ok(()) } else { Err(all) }
+    });
+    let ages = |world: &mut World| {
+        let metrics = world.agent().metrics();
+        LOOPS.map(|name| metrics.sum("weft_heartbeat_age_seconds", &[("loop", name)]))
+    };
+    // They give up, and go round: a request is given ten seconds, a watch to open thirty.
+    let mut oldest = [0.0; LOOPS.len()];
+    let mut round = [false; LOOPS.len()];
+    within(Duration::from_secs(120), "each goes round", || {
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(healthz(), (200, "ok\n".to_owned()));
+        for (at, age) in ages(&mut world).into_iter().enumerate() {
+            round[at] |= age < oldest[at];
+            oldest[at] = age;
+        }
+        if round == [true; LOOPS.len()] { Ok(()) } else { Err((round, oldest)) }
+    });
+}
+
+fn a_loop_that_hangs_is_no_longer_alive() {
+    let mut world = World::with_peers(1);
+    world.start();
+    assert_eq!(healthz(), (200, "ok\n".to_owned()));
+    world.agent().holding("reconciler", || {
+        within(Duration::from_secs(120), "it is no longer alive", || {
+            let (status, text) = healthz();
+            let so = status == 503 && text.starts_with("the reconciler loop last went round ");
+            std::thread::sleep(Duration::from_millis(200));
+            if so { Ok(()) } else { Err((status, text)) }
+        });
+    });
+    within(SOON, "it is alive again", || if healthz().0 == 200 { Ok(()) } else { Err(healthz()) });
 }
 
 fn an_api_server_away_later_makes_no_node_unready() {

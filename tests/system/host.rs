@@ -13,6 +13,7 @@ crate::tests![
     an_address_of_an_earlier_pod_cidr_goes_when_no_pod_uses_it,
     an_address_on_a_bridge_that_is_not_ours_is_only_said,
     an_adopted_device_keeps_its_checksum,
+    a_forward_chain_that_drops_is_said_until_it_accepts,
 ];
 
 const SOON: Duration = Duration::from_secs(20);
@@ -128,4 +129,26 @@ fn an_adopted_device_keeps_its_checksum() {
         }
     });
     assert_eq!(json("ip -j -d link show flannel.1")[0]["linkinfo"]["info_data"]["udp_csum"], false);
+}
+
+fn a_forward_chain_that_drops_is_said_until_it_accepts() {
+    let mut world = World::with_peers(1);
+    sh("iptables-nft -P FORWARD DROP
+        iptables-nft -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+        iptables-nft -A FORWARD -i docker0 -j ACCEPT");
+    world.start();
+    let said = |world: &mut World| world.agent().state()["host_problems"].clone();
+    let count = |world: &mut World| world.agent().metrics().count("weft_host_problems", &[("problem", "forward_drop")]);
+    within(SOON, "it is said", || if count(&mut world) == 1 { Ok(()) } else { Err(said(&mut world)) });
+    let text = said(&mut world)[0]["because"].as_str().expect("a sentence").to_owned();
+    let command = "iptables -I FORWARD -s 10.240.0.0/12 -j ACCEPT; iptables -I FORWARD -d 10.240.0.0/12 -j ACCEPT";
+    assert!(text.contains(&format!("`{command}`")), "{text}");
+    within(SOON, "an Event tells it", || {
+        let events = world.api.events();
+        let told = events.iter().any(|event| event["reason"] == "HostProblem" && event["message"] == text.as_str());
+        if told { Ok(()) } else { Err(events) }
+    });
+    // As it says.
+    sh(&command.replace("; ", "\n").replace("iptables", "iptables-nft"));
+    within(4 * SOON, "it is over", || if count(&mut world) == 0 { Ok(()) } else { Err(said(&mut world)) });
 }

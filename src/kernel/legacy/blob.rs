@@ -6,6 +6,8 @@
 //! reaches from its hook's entry to its `underflow`, which is its policy (`libiptc` and
 //! `net/ipv4/netfilter/ip_tables.c`).
 
+mod forward;
+
 use std::collections::BTreeMap;
 
 use crate::model::addr::Family;

@@ -1,4 +1,4 @@
-//! The old packet filter (`iptables-legacy`), as far as flannel's leftovers in it go.
+//! The old packet filter (`iptables-legacy`), as far as flannel's leftovers in it go, and a FORWARD that drops.
 //!
 //! Its tables are read and replaced whole. The kernel answers EAGAIN if a table changed its number of
 //! entries meanwhile; for changes that keep the number, all programs take a lock on a file. weft changes
@@ -18,6 +18,7 @@ use nix::fcntl::{Flock, FlockArg};
 use self::blob::{HOOKS, Hooks, Rewritten, Table};
 use self::sockopt::{Counters, INFO, NAME, Options, REPLACE_HEAD};
 use crate::model::addr::Family;
+use crate::model::forward::DropChain;
 use crate::model::leftover::{Chain, Seen};
 
 /// The lock that iptables-legacy, and everything that calls it, takes.
@@ -71,6 +72,19 @@ pub fn find(family: Family) -> Result<Vec<Seen>, Trouble> {
         seen.extend(table.find(chain));
     }
     Ok(seen)
+}
+
+/// FORWARD, if its policy is to drop.
+///
+/// # Errors
+/// If the kernel cannot be read.
+pub fn forward(family: Family) -> Result<Option<DropChain>, Trouble> {
+    let name = Chain::Forward.table();
+    if !names(family)?.lines().any(|line| line == name) {
+        return Ok(None);
+    }
+    let (table, _) = read(&open(family)?, family, name)?;
+    Ok(table.forward())
 }
 
 /// Takes out one of flannel's chains and flannel's jumps to it, and keeps every other rule, and its counters.

@@ -4,6 +4,7 @@ mod batches;
 mod dumps;
 mod ears;
 mod flannel;
+mod forward;
 mod legacy;
 mod links;
 mod rows;
@@ -13,6 +14,16 @@ use crate::sandbox::Test;
 
 /// Every test of the engine.
 pub(crate) fn all() -> Vec<Test> {
-    [batches::all(), dumps::all(), ears::all(), flannel::all(), legacy::all(), links::all(), rows::all(), shape::all()]
-        .concat()
+    [
+        batches::all(),
+        dumps::all(),
+        ears::all(),
+        flannel::all(),
+        forward::all(),
+        legacy::all(),
+        links::all(),
+        rows::all(),
+        shape::all(),
+    ]
+    .concat()
 }
