@@ -27,6 +27,7 @@ macro_rules! line {
                 tracing::$level!(peer = &**name, concat!("{}: ", $before, "{}"), family, text);
             }
             Subject::Device(family)
+            | Subject::Master(family)
             | Subject::Underlay(family)
             | Subject::Bridge(family, _)
             | Subject::Withheld(family)

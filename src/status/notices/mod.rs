@@ -22,6 +22,8 @@ pub enum Subject {
     LeftOver(usize),
     /// A family's device.
     Device(Family),
+    /// Who a family's device is a port of.
+    Master(Family),
     /// A family's underlay.
     Underlay(Family),
     /// The pods' bridge, by a family's addresses.
@@ -124,6 +126,9 @@ fn current(report: &Report, complaints: Vec<String>) -> Vec<Notice> {
 fn on_this_node(report: &Report, family: Family, of: &FamilyReport, say: &mut impl FnMut(Teller, Subject, String)) {
     if !of.ready && (of.waiting.is_some() || !of.pending.is_empty()) {
         say(Teller::Us, Subject::Device(family), of.waiting.clone().unwrap_or_else(|| unready(of)));
+    }
+    if let Some(why) = &of.enslaved {
+        say(Teller::Us, Subject::Master(family), why.clone());
     }
     if let Some(why) = &of.moving {
         say(Teller::Nobody, Subject::Underlay(family), why.clone());

@@ -88,7 +88,7 @@ impl Reason {
             Subject::Unusable(..) => Self::PeerUnusable,
             Subject::Route(..) => Self::ForeignRoute,
             Subject::Fight(..) => Self::ChangedByOthers,
-            Subject::Host(_) | Subject::LeftOver(_) => Self::HostProblem,
+            Subject::Host(_) | Subject::LeftOver(_) | Subject::Master(_) => Self::HostProblem,
         }
     }
 }
@@ -144,6 +144,7 @@ fn parts(subject: &Subject) -> (String, Option<Family>) {
         Subject::Pass => (String::new(), None),
         Subject::Own(at) | Subject::LeftOver(at) => (at.to_string(), None),
         Subject::Device(family)
+        | Subject::Master(family)
         | Subject::Underlay(family)
         | Subject::Withheld(family)
         | Subject::Filter(family)
