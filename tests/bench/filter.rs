@@ -125,7 +125,7 @@ impl Nodes {
             let pods = ADDRESSING.pod_cidrs(machine.number);
             let pods = pods.into_iter().filter_map(|(ip, len)| Subnet::new(ip, len));
             let pods = pods.into_iter().find(|pods| pods.family() == self.family).expect("both families");
-            let wanted = filter_table(&self.overlay, &rules, pods, &self.known);
+            let wanted = filter_table(&self.overlay, &rules, pods, || self.known.clone());
             // Deleting needs something that is there.
             let mut changes = vec![NftChange::AddTable(name.clone()), NftChange::DeleteTable(name.clone())];
             changes.extend(wanted.iter().flat_map(|table| table.to_changes(&name)));
