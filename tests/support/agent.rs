@@ -86,13 +86,7 @@ impl Agent {
 
     /// Holds one of its threads still, and nothing else of it, while something happens.
     pub(crate) fn holding<T>(&self, thread: &str, body: impl FnOnce() -> T) -> T {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("its threads");
-        let is_it = |entry: &std::fs::DirEntry| {
-            let name = std::fs::read_to_string(entry.path().join("comm")).expect("a name");
-            name.trim() == thread
-        };
-        let found = threads.map(|entry| entry.expect("a thread")).find(is_it).expect("a thread of that name");
-        let id = Pid::from_raw(found.file_name().to_string_lossy().parse().expect("a number"));
+        let id = self.thread(thread);
         ptrace::seize(id, ptrace::Options::empty()).expect("to trace it");
         ptrace::interrupt(id).expect("to stop it");
         let stopped = waitpid(id, Some(WaitPidFlag::__WALL)).expect("to wait");
@@ -100,6 +94,28 @@ impl Agent {
         let result = body();
         ptrace::detach(id, None).expect("to let it go");
         result
+    }
+
+    /// The number of one of its threads, in our own PID namespace: `/proc` may be that of another, in which we are too.
+    fn thread(&self, name: &str) -> Pid {
+        let field = |path: &std::path::Path, key: &str| {
+            let status = std::fs::read_to_string(path.join("status")).unwrap_or_default();
+            let value = status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().last()?.parse().ok());
+            value.unwrap_or(0)
+        };
+        let folders = |path: &std::path::Path| {
+            let entries = std::fs::read_dir(path).into_iter().flatten();
+            entries.filter_map(|entry| Some(entry.ok()?.path())).collect::<Vec<_>>()
+        };
+        let us = field("/proc/self".as_ref(), "Tgid:");
+        let ours =
+            |path: &std::path::PathBuf| field(path, "PPid:") == us && field(path, "NSpid:") == self.pid().as_raw();
+        let agent = folders("/proc".as_ref()).into_iter().find(ours).expect("the agent in /proc");
+        let named = |path: &std::path::PathBuf| {
+            std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name)
+        };
+        let thread = folders(&agent.join("task")).into_iter().find(named).expect("a thread of that name");
+        Pid::from_raw(field(&thread, "NSpid:"))
     }
 
     /// Whether it still runs.
