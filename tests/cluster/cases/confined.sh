@@ -83,10 +83,20 @@ quoted() {
 
 # Every right of the agents' roles was used: the API server's own log of this run shows it.
 rbac_allows_what_is_asked_for() {
+    local pid
+    # Something that a person must hear of: one agent makes the Event, the next goes on with it.
+    kubectl annotate node a flannel.alpha.coreos.com/public-ip-overwrite=nonsense
+    within 120 has_asked 'create events'
+    pid=$(agent_pid a)
+    kill -9 "$pid"
+    within 120 has_another_agent a "$pid"
+    within 120 has_asked 'patch events'
+    kubectl annotate node a flannel.alpha.coreos.com/public-ip-overwrite-
+    within 120 agents_are_ready
     # As before Kubernetes 1.34, where a list does not come with the watch.
     stop api-server KILL
     api_server --feature-gates=WatchList=false
-    within 180 have_listed
+    within 180 has_asked 'list nodes'
     within 120 nodes_are_ready a b c
     allowed | sort -u >"$RUN/allowed"
     asked | sort -u >"$RUN/asked"
@@ -94,8 +104,8 @@ rbac_allows_what_is_asked_for() {
     diff "$RUN/allowed" "$RUN/asked" || fail "the roles and what is asked for differ: < allowed, > asked"
 }
 
-have_listed() {
-    asked | grep -qx 'list nodes'
+has_asked() {
+    asked | grep -x "$1" >/dev/null
 }
 
 allowed() {
