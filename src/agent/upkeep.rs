@@ -127,6 +127,9 @@ impl<W: Wish> Upkeep<W> {
         answer: &mut Option<Answer>,
     ) -> Option<Duration> {
         let (Wanted { body, text }, node) = (wanted, &*own.name);
+        // What the API server has already, as far as it said, and the watch has not shown in all that time.
+        let unseen = answer.as_ref().filter(|last| last.is_unseen(&own) && !last.counts());
+        let unseen = unseen.map_or(0, |last| last.unseen + 1);
         let stored = match send(&self.connection, &self.keys, &own.name, body, PATIENCE).await {
             Ok(stored) => stored,
             Err(problem) => {
@@ -144,7 +147,6 @@ impl<W: Wish> Upkeep<W> {
         };
         self.counters.sent.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
-        let unseen = answer.as_ref().filter(|last| last.is_unseen(&own)).map_or(0, |last| last.unseen + 1);
         let taken = self.satisfies(&stored);
         let until = now + doubled(BELIEF, unseen, LONGEST_BELIEF);
         *answer = Some(Answer { before: own.clone(), after: Arc::new(stored), until, unseen });
@@ -178,7 +180,7 @@ impl<W: Wish> Upkeep<W> {
         let snapshot = self.snapshots.borrow_and_update().clone();
         let own = snapshot.own.as_ref()?;
         let report = self.reports.borrow_and_update().clone()?;
-        let newer = answer.filter(|answer| answer.is_unseen(own) && Instant::now() < answer.until);
+        let newer = answer.filter(|answer| answer.is_unseen(own) && answer.counts());
         let wanted = self.wish.wanted(&report, newer.map_or(own, |answer| &answer.after))?;
         Some((own.clone(), wanted))
     }
@@ -191,11 +193,16 @@ struct Answer {
     after: Arc<OwnNode>,
     /// So long it counts, if the watch shows nothing newer.
     until: Instant,
-    /// Answers in a row that the watch has not shown.
+    /// How often the patch was repeated because the watch did not show it.
     unseen: u32,
 }
 
 impl Answer {
+    /// Whether it still counts, for want of something newer.
+    fn counts(&self) -> bool {
+        Instant::now() < self.until
+    }
+
     /// Whether the watch, which sees our Node so, has shown nothing of it since.
     fn is_unseen(&self, own: &Arc<OwnNode>) -> bool {
         Arc::ptr_eq(&self.before, own)

@@ -9,7 +9,7 @@ use weft::lab::apiserver::{Action, Verb};
 use crate::cluster::{OWN, bare, network_unavailable};
 use crate::sandbox::sh;
 use crate::stage::{SOON, annotate, difference, kernel, port, rows_of};
-use crate::world::{UNDERLAY, World, within};
+use crate::world::{UNDERLAY, World, add_default_routes, within};
 
 crate::tests![
     the_condition_follows_readiness_and_is_kept,
@@ -140,6 +140,14 @@ fn a_watch_that_shows_nothing_is_no_rival() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(world.api.count(Verb::Patch), 2, "annotations and condition, once each");
+    // What is new is said, whatever the watch shows.
+    sh(&format!("ip address del 172.16.0.1/16 dev {UNDERLAY}\nip address add 172.16.0.9/16 dev {UNDERLAY}"));
+    add_default_routes();
+    within(SOON, "the new address", || match world.own_annotation("public-ip").as_deref() {
+        Some("172.16.0.9") => Ok(()),
+        other => Err(other.map(str::to_owned)),
+    });
+    assert!(!world.agent().log().iter().any(|line| line.contains("once more")), "{:?}", world.agent().log());
     assert!(!world.agent().log().iter().any(|line| line.contains("somebody keeps writing")));
 }
 
