@@ -134,6 +134,9 @@ fn write_families(text: &mut String, report: &Report) -> std::fmt::Result {
         if let Some(withheld) = &of_family.withheld {
             writeln!(text, "# {family}: {withheld}")?;
         }
+        if let Some(problem) = &report.filter.get(family).problem {
+            writeln!(text, "# {family}: the packet filter: {problem}")?;
+        }
         for pending in of_family.pending.iter().filter(|pending| pending.peer.is_none()) {
             writeln!(text, "# {family}: {}: {}", pending.op, pending.problem)?;
         }

@@ -55,6 +55,7 @@ impl Pass<'_> {
             in_place: difference == Difference::None && (wanted.is_none() || host.filter_problem.is_none()),
             masquerades: self.input.settings.filter.masquerade.is_some(),
             has_masqueraded: false,
+            lacks_masquerading: false,
             strangers: seen.map(strangers).unwrap_or_default(),
             from_strangers: self.memory.from_strangers(family),
             problem: host.filter_problem.clone().filter(|_| wanted.is_some()),
@@ -76,6 +77,12 @@ impl Pass<'_> {
         }
         let ever = matches!(self.memory.filters.get(family), Filtered::So(Some(_)));
         report.has_masqueraded = report.masquerades && ever;
+        // A look that failed says nothing against rules that were there before.
+        let stands = match host.filter_problem {
+            Some(_) => ever,
+            None => matches!(difference, Difference::None | Difference::Elements),
+        };
+        report.lacks_masquerading = report.masquerades && report.rules > 0 && !stands;
         *self.report.filter.get_mut(family) = report;
         wrote
     }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::report::FilterReport;
 use crate::model::addr::{ByFamily, Family, Mac};
 use crate::model::device::DeviceSpec;
 use crate::model::nft::{NftChange, Table};
@@ -78,6 +79,11 @@ impl Memory {
     /// Packets and bytes that came from no known VTEP, since the start.
     pub fn from_strangers(&self, family: Family) -> (u64, u64) {
         self.strangers.get(family)[0]
+    }
+
+    /// What is said of the packet filter before a pass has looked: a counter never goes down.
+    pub(super) fn unlooked_filter(&self, family: Family) -> FilterReport {
+        FilterReport { from_strangers: self.from_strangers(family), ..FilterReport::default() }
     }
 
     /// Adds what the counter has grown by. It begins again when the table is made anew.

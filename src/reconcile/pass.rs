@@ -46,7 +46,7 @@ pub fn pass(kernel: &mut dyn Kernel, input: &Input<'_>, memory: &mut Memory, now
         took: Duration::ZERO,
         verdict: Verdict::Incomplete,
         families: ByFamily::default(),
-        filter: ByFamily::default(),
+        filter: ByFamily::from_fn(|family| memory.unlooked_filter(family)),
         left_over: Vec::new(),
         desired: None,
         nodes: input.snapshot.nodes.len() + usize::from(input.snapshot.own.is_some()),
@@ -184,7 +184,8 @@ impl Pass<'_> {
             return Verdict::Waiting(waiting.join("; "));
         }
         let done = |family: &FamilyReport| family.ready && family.pending.is_empty() && family.withheld.is_none();
-        if families().all(done) { Verdict::Converged } else { Verdict::Incomplete }
+        let filtered = self.report.filter.iter().all(|(_, filter)| filter.in_place && filter.problem.is_none());
+        if filtered && families().all(done) { Verdict::Converged } else { Verdict::Incomplete }
     }
 
     /// Remembers how each family was left, for the causes of the next pass.

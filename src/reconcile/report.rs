@@ -48,8 +48,8 @@ pub struct Report {
 pub enum Verdict {
     /// The last look at the kernel found nothing to change (and nothing blocked).
     Converged,
-    /// Something is left to do, with a reason in a family's `pending` or `waiting`; the next pass
-    /// will try again.
+    /// Something is left to do, with a reason in a family's `pending` or `waiting` or in the packet filter's
+    /// `problem`; the next pass will try again.
     Incomplete,
     /// Nothing was done because something is missing first: a sentence for the operator.
     Waiting(String),
@@ -71,6 +71,9 @@ pub struct FilterReport {
     /// Whether a look since the start has found our own rules masquerade. It does not end while a table is being
     /// repaired: what a pod is told at its start holds for its life.
     pub has_masqueraded: bool,
+    /// Masquerading is wanted, and the last look found that our rules do not do it; or no look since the start has
+    /// found that they do.
+    pub lacks_masquerading: bool,
     /// Addresses that sent VXLAN of ours lately without being a known VTEP.
     pub strangers: Vec<IpAddr>,
     /// Packets and bytes that came from such since the agent started.

@@ -2,7 +2,7 @@
 
 use super::View;
 use super::totals::is_complete;
-use crate::reconcile::report::{FamilyReport, Verdict};
+use crate::reconcile::report::{FamilyReport, Report, Verdict};
 
 /// Whether every loop goes round. A failed check means that a restart may help.
 ///
@@ -32,7 +32,8 @@ pub fn ready(view: &View) -> Result<(), Vec<String>> {
             Verdict::Converged | Verdict::Incomplete => {
                 let families = report.families.iter().filter_map(|(family, of)| Some((family, of.as_ref()?)));
                 let missing = families.filter(|(_, of)| !of.ready);
-                missing.map(|(family, of)| format!("{family}: {}", unready(of))).collect()
+                let missing = missing.map(|(family, of)| format!("{family}: {}", unready(of)));
+                missing.chain(unmasqueraded(report)).collect()
             }
         },
     };
@@ -53,6 +54,14 @@ pub fn ready(view: &View) -> Result<(), Vec<String>> {
         missing.push(format!("{text}, {ago} s ago"));
     }
     Err(missing)
+}
+
+/// Why no packet is masqueraded that should be. Pods without it reach nobody outside, so flannel ends there.
+fn unmasqueraded(report: &Report) -> impl Iterator<Item = String> {
+    report.filter.iter().filter(|(_, filter)| filter.lacks_masquerading).map(|(family, filter)| {
+        let why = filter.problem.as_deref().unwrap_or("it is being put right");
+        format!("{family}: masquerading (--ip-masq) is not in place: {why}")
+    })
 }
 
 /// Why a family's device that is not ready is not.

@@ -1,11 +1,15 @@
 //! The packet filter, as far as it can be told without a kernel.
 
+use std::sync::Arc;
+
+use weft::kernel::ObserveError;
 use weft::kernel::fake::Fate;
 use weft::model::addr::Family;
-use weft::model::filter::Masquerade;
+use weft::model::filter::{FilterRules, Masquerade, VtepFilter};
 use weft::model::op::Op;
+use weft::reconcile::{Report, Verdict};
 
-use crate::world::World;
+use crate::world::{World, own};
 
 /// EOPNOTSUPP: the kernel lacks a part of nf_tables.
 const LACKING: i32 = 95;
@@ -33,6 +37,56 @@ fn what_pods_are_told_of_masquerading_does_not_follow_each_look() {
     world.kernel.rule(|op| matches!(op, Op::Filter(_)).then_some(Fate::Refused(LACKING)));
     Family::BOTH.iter().for_each(|family| *world.kernel.net.filter_mut(*family) = None);
     assert_eq!(said(&mut world), [(false, true); 2], "while they cannot be put back");
+}
+
+#[test]
+fn a_pass_without_its_packet_rules_is_not_done() {
+    for masquerade in [Some(Masquerade::default()), None] {
+        let mut world = world();
+        world.settings.filter.masquerade = masquerade;
+        world.settings.filter.vteps = VtepFilter::Audit;
+        world.kernel.rule(|op| matches!(op, Op::Filter(_)).then_some(Fate::Refused(LACKING)));
+        let report = world.settle_with_problems();
+        assert_eq!(report.verdict, Verdict::Incomplete);
+        assert!(report.next_try.is_some(), "it is tried again");
+        world.converge();
+    }
+}
+
+#[test]
+fn a_table_that_is_to_go_and_stays_is_something_left_to_do() {
+    let mut world = world();
+    world.converge();
+    world.settings.filter = FilterRules::default();
+    world.kernel.rule(|op| matches!(op, Op::Filter(_)).then_some(Fate::Refused(LACKING)));
+    assert_eq!(world.settle_with_problems().verdict, Verdict::Incomplete);
+}
+
+#[test]
+fn what_strangers_sent_is_never_less() {
+    let mut world = world();
+    world.settings.filter.vteps = VtepFilter::Audit;
+    world.converge();
+    for (packets, family) in [10, 20].into_iter().zip(Family::BOTH) {
+        count(&mut world, family, packets);
+    }
+    let sent = |report: &Report| Family::BOTH.map(|family| report.filter.get(family).from_strangers.0);
+    assert_eq!(sent(&world.pass()), [10, 20]);
+    world.kernel.fail_observation(1, ObserveError::Torn { what: "routes", attempts: 8 });
+    assert_eq!(sent(&world.pass()), [10, 20], "while the kernel cannot be read");
+    let mut own = own();
+    own.subnet.v4 = Err("no pod CIDR".into());
+    world.snapshot.own = Some(Arc::new(own));
+    let report = world.pass();
+    assert!(report.families.v4.as_ref().is_some_and(|family| family.waiting.is_some()), "{report:#?}");
+    assert_eq!(sent(&report), [10, 20], "while a family waits");
+}
+
+/// So many packets of strangers have come.
+fn count(world: &mut World, family: Family, packets: u64) {
+    let table = world.kernel.net.filter_mut(family).as_mut().expect("a table");
+    let (_, rules) = table.chains.get_mut("unknown_vtep").expect("a chain");
+    rules.last_mut().expect("a rule").counted = Some((packets, packets * 100));
 }
 
 #[test]

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use weft::kernel::ObserveError;
+use weft::kernel::fake::Fate;
+use weft::model::filter::{Masquerade, VtepFilter};
+use weft::model::op::Op;
 use weft::status::View;
 use weft::status::health::{live, ready};
 
@@ -38,6 +41,29 @@ fn a_device_that_cannot_be_made_counts() {
     let why = why(&world.view());
     assert!(why.starts_with("ipv4: flannel.1 is not ready: ip link add flannel.1 "), "{why}");
     assert!(why.contains("Operation not permitted"), "{why}");
+}
+
+#[test]
+fn masquerading_that_is_not_in_place_counts() {
+    let mut world = World::with_peers(1);
+    world.settings.filter.masquerade = Some(Masquerade::default());
+    world.kernel.rule(|op| matches!(op, Op::Filter(_)).then_some(Fate::Refused(1)));
+    world.pass();
+    let why = why(&world.view());
+    assert!(why.starts_with("ipv4: masquerading (--ip-masq) is not in place: "), "{why}");
+    assert!(why.contains("Operation not permitted"), "{why}");
+    world.kernel.calm();
+    world.pass();
+    assert_eq!(ready(&world.view()), Ok(()));
+}
+
+#[test]
+fn a_filter_for_vteps_that_is_not_in_place_does_not_count() {
+    let mut world = World::with_peers(1);
+    world.settings.filter.vteps = VtepFilter::Enforce;
+    world.kernel.rule(|op| matches!(op, Op::Filter(_)).then_some(Fate::Refused(1)));
+    world.pass();
+    assert_eq!(ready(&world.view()), Ok(()));
 }
 
 #[test]

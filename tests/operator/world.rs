@@ -20,8 +20,8 @@ pub(crate) struct World {
     pub(crate) kernel: FakeKernel,
     pub(crate) snapshot: Snapshot,
     pub(crate) totals: Totals,
+    pub(crate) settings: Settings,
     memory: Memory,
-    settings: Settings,
     now: Duration,
     last: Option<Arc<Report>>,
 }
