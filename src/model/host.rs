@@ -153,8 +153,8 @@ pub struct Host {
     pub tables: ByFamily<Option<Tables>>,
     /// Our packet filter in each family, if it is there.
     pub filter: ByFamily<Option<SeenTable>>,
-    /// Why the packet filter could not be read.
-    pub filter_problem: Option<String>,
+    /// Why the packet filter of a family could not be read.
+    pub filter_problem: ByFamily<Option<String>>,
 }
 
 impl Host {

@@ -46,19 +46,20 @@ impl Pass<'_> {
     }
 
     fn filter_of(&mut self, family: Family, wanted: Option<Table>, host: &Host) -> bool {
+        if let Some(problem) = host.filter_problem.get(family) {
+            self.unread(family, wanted.as_ref(), problem);
+            return false;
+        }
         let seen = host.filter.get(family).as_ref();
         let (difference, todo) = changes(family, wanted.as_ref(), seen);
         self.memory.count_strangers(family, seen.and_then(counted));
+        let masquerades = self.input.settings.filter.masquerade.is_some();
+        let stands = matches!(difference, Difference::None | Difference::Elements);
         let mut report = FilterReport {
-            rules: wanted.as_ref().map_or(0, Table::rules),
-            vteps: wanted.as_ref().and_then(|table| table.sets.first()).map_or(0, |(_, vteps)| vteps.len()),
-            in_place: difference == Difference::None && (wanted.is_none() || host.filter_problem.is_none()),
-            masquerades: self.input.settings.filter.masquerade.is_some(),
-            has_masqueraded: false,
-            lacks_masquerading: false,
+            in_place: difference == Difference::None,
+            lacks_masquerading: masquerades && wanted.is_some() && !stands,
             strangers: seen.map(strangers).unwrap_or_default(),
-            from_strangers: self.memory.from_strangers(family),
-            problem: host.filter_problem.clone().filter(|_| wanted.is_some()),
+            ..self.wish(family, wanted.as_ref())
         };
         let cause = self.memory.filter_cause(family, wanted.as_ref(), difference, &todo);
         let ops = match difference {
@@ -69,21 +70,40 @@ impl Pass<'_> {
         let mut wrote = false;
         if difference == Difference::None {
             *self.memory.filters.get_mut(family) = Filtered::So(wanted);
-        } else if host.filter_problem.is_none() {
+        } else {
             report.problem = later.into_iter().next().map(|pending| pending.problem);
             let failed = now.iter().any(|op| self.memory.attempts.has_failed(op));
             let cause = if failed { Cause::Retry } else { cause };
             wrote = !self.carry_out(family, now, |_| cause).is_empty();
         }
-        let ever = matches!(self.memory.filters.get(family), Filtered::So(Some(_)));
-        report.has_masqueraded = report.masquerades && ever;
-        // A look that failed says nothing against rules that were there before.
-        let stands = match host.filter_problem {
-            Some(_) => ever,
-            None => matches!(difference, Difference::None | Difference::Elements),
-        };
-        report.lacks_masquerading = report.masquerades && report.rules > 0 && !stands;
+        report.has_masqueraded = masquerades && self.memory.filters.get(family).stood();
+        self.memory.filter_looks.get_mut(family).clone_from(&report);
         *self.report.filter.get_mut(family) = report;
         wrote
+    }
+
+    /// A look that failed says nothing against what stood before: all is told as it was. Nothing is changed.
+    fn unread(&mut self, family: Family, wanted: Option<&Table>, problem: &str) {
+        let (last, before) = (self.memory.filter_looks.get(family).clone(), self.memory.filters.get(family));
+        let masquerades = self.input.settings.filter.masquerade.is_some();
+        let report = FilterReport {
+            in_place: wanted.is_none() || (last.in_place && before.is(wanted)),
+            has_masqueraded: masquerades && before.stood(),
+            lacks_masquerading: masquerades && wanted.is_some() && (last.lacks_masquerading || !before.stood()),
+            strangers: last.strangers,
+            problem: wanted.map(|_| problem.to_owned()),
+            ..self.wish(family, wanted)
+        };
+        *self.report.filter.get_mut(family) = report;
+    }
+
+    /// What can be said without a look.
+    fn wish(&self, family: Family, wanted: Option<&Table>) -> FilterReport {
+        FilterReport {
+            rules: wanted.map_or(0, Table::rules),
+            vteps: wanted.and_then(|table| table.sets.first()).map_or(0, |(_, vteps)| vteps.len()),
+            masquerades: self.input.settings.filter.masquerade.is_some(),
+            ..self.memory.unlooked_filter(family)
+        }
     }
 }

@@ -39,6 +39,8 @@ pub struct Memory {
     pub(super) mass: ByFamily<Option<u64>>,
     /// The packet filter as it was when it was last right.
     pub(super) filters: ByFamily<Filtered>,
+    /// What the last look that could read the packet filter found.
+    pub(super) filter_looks: ByFamily<FilterReport>,
     /// Packets and bytes of strangers: in all, and as their counter stood at the last look.
     strangers: ByFamily<[(u64, u64); 2]>,
     desired: Option<Cached>,
@@ -73,6 +75,18 @@ pub(super) enum Filtered {
     Never,
     /// So; `None` is no table.
     So(Option<Table>),
+}
+
+impl Filtered {
+    /// Whether there ever was a table, and as wanted.
+    pub(super) const fn stood(&self) -> bool {
+        matches!(self, Self::So(Some(_)))
+    }
+
+    /// Whether it was so.
+    pub(super) fn is(&self, wanted: Option<&Table>) -> bool {
+        matches!(self, Self::So(before) if before.as_ref() == wanted)
+    }
 }
 
 impl Memory {

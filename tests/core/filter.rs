@@ -7,6 +7,7 @@ use weft::kernel::fake::Fate;
 use weft::model::addr::Family;
 use weft::model::filter::{FilterRules, Masquerade, VtepFilter};
 use weft::model::op::Op;
+use weft::reconcile::report::FilterReport;
 use weft::reconcile::{Report, Verdict};
 
 use crate::world::{World, own};
@@ -80,6 +81,49 @@ fn what_strangers_sent_is_never_less() {
     let report = world.pass();
     assert!(report.families.v4.as_ref().is_some_and(|family| family.waiting.is_some()), "{report:#?}");
     assert_eq!(sent(&report), [10, 20], "while a family waits");
+}
+
+#[test]
+fn while_a_family_cannot_be_read_all_is_told_as_it_was_and_the_other_is_kept_right() {
+    let mut world = world();
+    world.settings.filter.vteps = VtepFilter::Audit;
+    world.converge();
+    count(&mut world, Family::V4, 10);
+    let right = world.pass();
+    world.kernel.net.hide_filter(Family::V4, Some("reading nf_tables sets: no answer"));
+    *world.kernel.net.filter_mut(Family::V6) = None;
+    for _ in 0..2 {
+        let report = world.pass();
+        assert_eq!(report.verdict, Verdict::Incomplete);
+        let expected = FilterReport {
+            problem: Some("reading nf_tables sets: no answer".into()),
+            ..right.filter.get(Family::V4).clone()
+        };
+        assert_eq!(*report.filter.get(Family::V4), expected);
+        assert_eq!(report.filter.get(Family::V6), right.filter.get(Family::V6), "made again");
+    }
+    world.put(crate::cluster::plain(9));
+    let report = world.pass();
+    let filter = report.filter.get(Family::V4);
+    assert!(!filter.in_place && filter.has_masqueraded && !filter.lacks_masquerading, "a VTEP more: {filter:?}");
+    world.kernel.net.hide_filter(Family::V4, None);
+    let report = world.converge();
+    assert_eq!(report.filter.get(Family::V4).from_strangers, (10, 1000), "counted once");
+}
+
+#[test]
+fn an_agent_that_has_never_read_the_filter_does_not_know_that_it_masquerades() {
+    let mut world = world();
+    world.converge();
+    world.kernel.net.hide_filter(Family::V4, Some("no answer"));
+    let lacks = |world: &mut World| Family::BOTH.map(|family| world.pass().filter.get(family).lacks_masquerading);
+    assert_eq!(lacks(&mut world), [false, false]);
+    world.restart();
+    assert_eq!(lacks(&mut world), [true, false]);
+    world.settings.filter.masquerade = None;
+    assert_eq!(lacks(&mut world), [false, false]);
+    world.kernel.net.hide_filter(Family::V4, None);
+    world.converge();
 }
 
 /// So many packets of strangers have come.

@@ -19,6 +19,7 @@ crate::tests![
     a_stranger_is_delivered_where_the_filter_is_off,
     a_stranger_is_counted_in_audit,
     a_stranger_is_dropped_in_enforce,
+    an_element_for_everybody_goes_and_nothing_is_counted_twice,
 ];
 
 /// A node with three peers and an agent with these arguments.
@@ -107,6 +108,8 @@ fn whatever_becomes_of_the_table_it_heals() {
         ("a rule edited under its comment", ""),
         ("the set emptied", "nft flush set ip weft vteps"),
         ("an element added", "nft add element ip weft vteps { 203.0.113.7 }"),
+        ("an element for every address", "nft add element ip weft vteps { * }"),
+        ("an element for every stranger", "nft add element ip6 weft strangers { * }"),
         ("a chain added", "nft add chain ip weft more"),
         ("the table put to sleep", "nft add table ip weft { flags dormant ; }"),
     ];
@@ -245,6 +248,36 @@ fn a_stranger(mode: &str, delivered_of_ten: u64, counted: u64) {
         let heard = world.agent().state()["families"][label]["packet_filter"]["strangers"].clone();
         assert_eq!(heard.as_array().expect("a list").len(), usize::from(counted > 0), "{heard}");
     }
+}
+
+fn an_element_for_everybody_goes_and_nothing_is_counted_twice() {
+    let mut world = start(&["--ip-masq", "--vtep-filter=enforce"]);
+    let (right, peer) = (both(), public_ips(1));
+    let stranger: IpAddr = "172.16.250.9".parse().expect("an address");
+    let outside = other_end([peer[0], stranger], [peer[1], "fd00:174::bad".parse().expect("an address")]);
+    let mac = mac_of("flannel.1");
+    let hear_a_peer = || match delivered(&outside, peer[0], "flannel.1", &mac, WHOLE) {
+        10 => Ok(()),
+        other => Err(other),
+    };
+    within(Duration::from_secs(20), "a peer is heard", hear_a_peer);
+    let mut counted = |packets: u64| {
+        assert_eq!(delivered(&outside, stranger, "flannel.1", &mac, WHOLE), 0);
+        // A pass reads the counter.
+        sh("ip link set dev flannel.1 mtu 1300");
+        within(Duration::from_secs(20), "it is counted", || {
+            match world.agent().metrics().count("weft_unknown_vtep_packets_total", &[("family", "ipv4")]) {
+                count if count == packets => Ok(()),
+                count => Err(count),
+            }
+        });
+    };
+    counted(10);
+    sh("nft add element ip weft vteps { * }");
+    within(Duration::from_secs(20), "the table is right again", || if both() == right { Ok(()) } else { Err(both()) });
+    counted(20);
+    let file = std::fs::read_to_string(world.directory.join("subnet.env")).expect("subnet.env");
+    assert!(file.contains("FLANNEL_IPMASQ=true"), "{file}");
 }
 
 /// A device's MAC.

@@ -20,6 +20,15 @@ impl Net {
         self.filter.get_mut(family)
     }
 
+    /// From now on our packet filter in a family cannot be read for this reason, or can be again.
+    pub fn hide_filter(&mut self, family: Family, problem: Option<&str>) {
+        *self.filter_problem.get_mut(family) = problem.map(str::to_owned);
+    }
+
+    pub(super) fn readable_filter(&self, family: Family) -> Option<SeenTable> {
+        self.filter.get(family).clone().filter(|_| self.filter_problem.get(family).is_none())
+    }
+
     pub(super) fn apply_filter(&mut self, op: &FilterOp) -> Result<(), Refusal> {
         let mut table = self.filter.get(op.family).clone();
         for change in &op.changes {

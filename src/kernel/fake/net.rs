@@ -21,6 +21,7 @@ pub struct Net {
     /// is taken for unicast.
     pub(super) had_address: bool,
     pub(super) filter: ByFamily<Option<SeenTable>>,
+    pub(super) filter_problem: ByFamily<Option<String>>,
 }
 
 /// A link with what hangs on it.
@@ -72,6 +73,7 @@ impl Net {
             last_index: 0,
             had_address: false,
             filter: ByFamily::default(),
+            filter_problem: ByFamily::default(),
         };
         let lo = net.add_link("lo", "", Mac([0; 6]), 65536);
         if let Some(lo) = net.interface_mut(lo) {
@@ -280,8 +282,8 @@ impl Net {
             ways: if scope.ways { self.ways(scope) } else { Vec::new() },
             reach: scope.reach.and_then(|ip| self.way_to(ip)),
             tables: ByFamily::from_fn(tables),
-            filter: self.filter.clone(),
-            filter_problem: None,
+            filter: ByFamily::from_fn(|family| self.readable_filter(family)),
+            filter_problem: self.filter_problem.clone(),
         }
     }
 

@@ -28,7 +28,7 @@ use self::monitor::Monitor;
 use self::socket::Channel;
 use super::nft::{Names, Nft};
 use super::{Heard, Kernel, Listen, ObserveError};
-use crate::model::addr::{ByFamily, Family};
+use crate::model::addr::Family;
 use crate::model::host::{Host, Scope};
 use crate::model::nft::{OUR_CHAINS, OUR_SETS, OUR_TABLE, SeenTable, TableName};
 use crate::model::op::{Ack, Op};
@@ -103,16 +103,10 @@ impl Netlink {
 
 const NO_NETFILTER: &str = "this kernel has no netfilter netlink";
 
-/// Our tables. That they cannot be read keeps nothing else from being read.
-fn filter_tables(nft: Option<&mut Nft>) -> Result<ByFamily<Option<SeenTable>>, String> {
-    let nft = nft.ok_or(NO_NETFILTER)?;
+/// Our table of a family. That it cannot be read keeps nothing else from being read.
+fn filter_table(nft: Option<&mut Nft>, family: Family) -> Result<Option<SeenTable>, String> {
     let names = Names { chains: &OUR_CHAINS, sets: &OUR_SETS };
-    let mut tables = ByFamily::default();
-    for family in Family::BOTH {
-        let name = TableName::new(family, OUR_TABLE);
-        *tables.get_mut(family) = nft.look(&name, names).map_err(|error| error.to_string())?;
-    }
-    Ok(tables)
+    nft.ok_or(NO_NETFILTER)?.look(&TableName::new(family, OUR_TABLE), names).map_err(|error| error.to_string())
 }
 
 impl Kernel for Netlink {
@@ -124,9 +118,11 @@ impl Kernel for Netlink {
         let devices = observe::devices(scope, &links);
         self.monitor.care_for(Interest::new(devices, scope));
         let mut host = observe::host(channel, counters, scope, links, devices)?;
-        match filter_tables(self.nft.as_mut()) {
-            Ok(tables) => host.filter = tables,
-            Err(problem) => host.filter_problem = Some(problem),
+        for family in Family::BOTH {
+            match filter_table(self.nft.as_mut(), family) {
+                Ok(table) => *host.filter.get_mut(family) = table,
+                Err(problem) => *host.filter_problem.get_mut(family) = Some(problem),
+            }
         }
         Ok(host)
     }

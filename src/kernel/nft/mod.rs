@@ -22,6 +22,7 @@ use super::netlink::dump::{Ask, dump, look_up};
 use super::netlink::socket::{Channel, Mailbox};
 use super::netlink::wire::Malformed;
 use super::netlink::wire::frame::{Answer, Frame, frames};
+use crate::model::addr::Family;
 use crate::model::nft::{Chain, ListedRule, NftChange, SeenTable, Set, TableFamily, TableName};
 use crate::model::op::{Ack, Refusal};
 
@@ -142,18 +143,25 @@ impl Nft {
         for name in names.sets {
             if let Some((_, set)) = self.one(&Question::Set(table, name), read::set)? {
                 let elements = self.elements(table, name, set.as_ref())?;
-                seen.sets.insert((*name).to_owned(), (set, elements));
+                let set = set.filter(|_| elements.is_some());
+                seen.sets.insert((*name).to_owned(), (set, elements.unwrap_or_default()));
             }
         }
         Ok(Some(seen))
     }
 
-    fn elements(&mut self, table: &TableName, name: &str, set: Option<&Set>) -> Result<BTreeSet<IpAddr>, ObserveError> {
-        if set.is_none() {
-            return Ok(BTreeSet::new());
-        }
+    /// The elements of a set; `None` if it is of another make than weft's, or one of them is: somebody's `*` in a
+    /// set is read like any other edit.
+    fn elements(
+        &mut self,
+        table: &TableName,
+        name: &str,
+        set: Option<&Set>,
+    ) -> Result<Option<BTreeSet<IpAddr>>, ObserveError> {
+        let Some(set) = set else { return Ok(None) };
         let parts = dump(&mut self.channel, &mut self.counters, &Question::Elements(table, name), read::elements)?;
-        Ok(parts.into_iter().flatten().collect())
+        let fits = |element: Option<IpAddr>| element.filter(|ip| Family::of(*ip) == set.family);
+        Ok(parts.into_iter().flatten().map(fits).collect())
     }
 
     fn one<T>(

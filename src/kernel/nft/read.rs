@@ -191,13 +191,21 @@ pub(super) fn set(frame: &Frame<'_>) -> Result<Option<(String, Option<Set>)>, Ma
     Ok(Some((name, set)))
 }
 
-/// Some elements of a set.
-pub(super) fn elements(frame: &Frame<'_>) -> Result<Option<Vec<IpAddr>>, Malformed> {
+/// Some elements of a set; `None` for one that weft would not have written.
+pub(super) fn elements(frame: &Frame<'_>) -> Result<Option<Vec<Option<IpAddr>>>, Malformed> {
     let Some(of) = body(frame, super::wire::message::NEWSETELEM)? else { return Ok(None) };
     let list = of.nested(3)?;
-    let keys = list.0.iter().filter(|(kind, _)| *kind == ELEMENT).map(|(_, element)| {
-        let key = Attributes::of(element)?.nested(1)?;
-        ip(key.get(VALUE).ok_or(Malformed("set element"))?)
-    });
-    keys.collect::<Result<_, _>>().map(Some)
+    let elements = list.0.iter().filter(|(kind, _)| *kind == ELEMENT);
+    elements.map(|(_, element)| Attributes::of(element).map(|of| address(&of))).collect::<Result<_, _>>().map(Some)
+}
+
+/// The address that an element is, and nothing but that: not the end of an interval or every address (`*`, both
+/// NFTA_SET_ELEM_FLAGS), not with a value, a statement, an object or another end (NFTA_SET_ELEM_DATA, _EXPR, _OBJREF,
+/// _KEY_END, _EXPRESSIONS).
+fn address(element: &Attributes<'_>) -> Option<IpAddr> {
+    let more = [2, 7, 9, 10, 11].iter().any(|kind| element.get(*kind).is_some());
+    if more || element.number(3).unwrap_or(0) != 0 {
+        return None;
+    }
+    element.nested(1).ok()?.get(VALUE).and_then(|key| ip(key).ok())
 }

@@ -163,7 +163,8 @@ pub struct SeenTable {
     pub objects: u32,
     /// The chains that were looked for and found, with their rules.
     pub chains: BTreeMap<String, (Chain, Vec<ListedRule>)>,
-    /// The sets that were looked for and found; `None` for a set of another make.
+    /// The sets that were looked for and found; `None` for a set of another make, or with an
+    /// element of one.
     pub sets: BTreeMap<String, (Option<Set>, BTreeSet<IpAddr>)>,
 }
 
