@@ -60,8 +60,9 @@ pub struct NetlinkCounters {
 pub struct Netlink {
     channel: Channel,
     monitor: Monitor,
-    /// `None` where the kernel has no netfilter netlink.
+    /// `None` until one could be opened: tried at each look.
     nft: Option<Nft>,
+    /// Without those of `nft`.
     counters: NetlinkCounters,
 }
 
@@ -96,17 +97,43 @@ impl Netlink {
     }
 
     /// What happened so far.
-    pub const fn counters(&self) -> NetlinkCounters {
-        self.counters
+    pub fn counters(&self) -> NetlinkCounters {
+        self.counters + self.nft.as_ref().map(Nft::counters).unwrap_or_default()
+    }
+
+    /// Our table of a family. That it cannot be read keeps nothing else from being read.
+    fn filter_table(&mut self, family: Family) -> Result<Option<SeenTable>, String> {
+        let nft = match &mut self.nft {
+            Some(nft) => nft,
+            none => {
+                none.insert(Nft::open().map_err(|error| format!("opening a netlink socket to nf_tables: {error}"))?)
+            }
+        };
+        let names = Names { chains: &OUR_CHAINS, sets: &OUR_SETS };
+        let seen = nft.look(&TableName::new(family, OUR_TABLE), names);
+        if matches!(seen, Err(ObserveError::Broken { .. })) {
+            // It may be the socket: the next look has a new one.
+            self.counters = self.counters();
+            self.nft = None;
+        }
+        seen.map_err(|error| error.to_string())
     }
 }
 
-const NO_NETFILTER: &str = "this kernel has no netfilter netlink";
+impl std::ops::Add for NetlinkCounters {
+    type Output = Self;
 
-/// Our table of a family. That it cannot be read keeps nothing else from being read.
-fn filter_table(nft: Option<&mut Nft>, family: Family) -> Result<Option<SeenTable>, String> {
-    let names = Names { chains: &OUR_CHAINS, sets: &OUR_SETS };
-    nft.ok_or(NO_NETFILTER)?.look(&TableName::new(family, OUR_TABLE), names).map_err(|error| error.to_string())
+    fn add(self, other: Self) -> Self {
+        Self {
+            batches: self.batches + other.batches,
+            messages: self.messages + other.messages,
+            answers_lost: self.answers_lost + other.answers_lost,
+            dumps_repeated: self.dumps_repeated + other.dumps_repeated,
+            dumps_failed: self.dumps_failed + other.dumps_failed,
+            overruns: self.overruns + other.overruns,
+            socket_errors: self.socket_errors + other.socket_errors,
+        }
+    }
 }
 
 impl Kernel for Netlink {
@@ -119,7 +146,7 @@ impl Kernel for Netlink {
         self.monitor.care_for(Interest::new(devices, scope));
         let mut host = observe::host(channel, counters, scope, links, devices)?;
         for family in Family::BOTH {
-            match filter_table(self.nft.as_mut(), family) {
+            match self.filter_table(family) {
                 Ok(table) => *host.filter.get_mut(family) = table,
                 Err(problem) => *host.filter_problem.get_mut(family) = Some(problem),
             }
@@ -129,10 +156,8 @@ impl Kernel for Netlink {
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Ack> {
         if let [Op::Filter(op)] = ops {
-            self.counters.batches += 1;
-            self.counters.messages += op.changes.len() as u64;
             let ack = self.nft.as_mut().map(|nft| nft.commit(&op.changes, None));
-            return vec![ack.unwrap_or_else(|| Ack::Unknown(NO_NETFILTER.to_owned()))];
+            return vec![ack.unwrap_or_else(|| Ack::Unknown("there is no netlink socket to nf_tables".to_owned()))];
         }
         apply::apply(&mut self.channel, &mut self.counters, ops)
     }

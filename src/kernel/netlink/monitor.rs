@@ -55,8 +55,10 @@ impl Waker {
 #[derive(Debug)]
 pub(super) struct Monitor {
     channel: Channel,
-    /// What is announced of nf_tables; `None` where that cannot be heard.
+    /// What is announced of nf_tables; `None` while that cannot be heard.
     nft: Option<Channel>,
+    /// That it cannot was said, and nothing has been heard since.
+    deaf_said: bool,
     woken: Arc<EventFd>,
     timer: TimerFd,
     /// What is worth waking for.
@@ -66,13 +68,36 @@ pub(super) struct Monitor {
 impl Monitor {
     pub(super) fn open() -> io::Result<Self> {
         let woken = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self {
+        let mut monitor = Self {
             channel: Channel::for_notifications(NETLINK_ROUTE, BUFFER, &GROUPS)?,
-            nft: Channel::for_notifications(NETLINK_NETFILTER, BUFFER, &[nft::GROUP]).ok(),
+            nft: None,
+            deaf_said: false,
             woken: Arc::new(woken),
             timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?,
             interest: Interest::default(),
-        })
+        };
+        monitor.hear_nft();
+        Ok(monitor)
+    }
+
+    /// Opens what hears nf_tables, where it is not open: it was refused, or failed.
+    fn hear_nft(&mut self) {
+        if self.nft.is_none() {
+            match Channel::for_notifications(NETLINK_NETFILTER, BUFFER, &[nft::GROUP]) {
+                Ok(channel) => self.nft = Some(channel),
+                Err(error) => self.say_deaf(&error),
+            }
+        }
+    }
+
+    /// Once, however often it is tried.
+    fn say_deaf(&mut self, error: &dyn std::fmt::Display) {
+        if !std::mem::replace(&mut self.deaf_said, true) {
+            tracing::info!(
+                %error,
+                "cannot hear changes of nf_tables; they are seen at the next look, and each look tries to hear again"
+            );
+        }
     }
 
     pub(super) fn waker(&self) -> Waker {
@@ -168,12 +193,13 @@ impl Monitor {
         Ok(false)
     }
 
-    /// The same of nf_tables. A socket that fails is given up: the slow timer is left.
+    /// The same of nf_tables. A socket that fails is given up: the next look opens another.
     fn listen_to_nft(&mut self, counters: &mut NetlinkCounters) -> bool {
         for _ in 0..AT_ONCE {
             let Some(channel) = &mut self.nft else { return false };
             match channel.receive(false) {
                 Ok(datagram) => {
+                    self.deaf_said = false;
                     if frames(datagram).filter_map(Result::ok).any(|frame| nft::concerns(&frame)) {
                         return true;
                     }
@@ -184,9 +210,10 @@ impl Monitor {
                     return true;
                 }
                 Err(Silence::Truncated) => return true,
-                Err(Silence::Failed(_)) => {
+                Err(Silence::Failed(errno)) => {
                     counters.socket_errors += 1;
                     self.nft = None;
+                    self.say_deaf(&errno.desc());
                     return true;
                 }
             }
@@ -194,13 +221,14 @@ impl Monitor {
         false
     }
 
-    /// Throws away what has come in: the observation that follows will see it.
+    /// Throws away what has come in, and hears again what had failed: the observation that follows will see it.
     pub(super) fn forget(&mut self, counters: &mut NetlinkCounters) {
         for _ in 0..FEW {
             if !self.listen_to_nft(counters) {
                 break;
             }
         }
+        self.hear_nft();
         // What is left of a flood about our table costs one more look.
         if self.is_emptied(counters) {
             return;

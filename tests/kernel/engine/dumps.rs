@@ -2,13 +2,20 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use weft::kernel::nft::Nft;
 use weft::kernel::{Kernel, ObserveError};
 use weft::model::addr::Family;
+use weft::model::nft::{NftChange, OUR_TABLE, TableName};
+use weft::model::op::{Ack, FilterOp, Op};
 
 use crate::sandbox::{batch, sh, try_sh};
 use crate::support::{Node, peers, scope, sets};
 
-crate::tests![a_table_that_changes_while_it_is_read_is_read_again, rows_of_other_devices_do_not_show];
+crate::tests![
+    a_table_that_changes_while_it_is_read_is_read_again,
+    packet_rules_that_change_while_they_are_read_are_counted_too,
+    rows_of_other_devices_do_not_show,
+];
 
 fn a_table_that_changes_while_it_is_read_is_read_again() {
     let mut node = Node::with_devices();
@@ -40,6 +47,34 @@ fn a_table_that_changes_while_it_is_read_is_read_again() {
     });
     assert!(node.kernel.counters().dumps_repeated > 0, "the churn never hit a dump");
     node.observe();
+}
+
+fn packet_rules_that_change_while_they_are_read_are_counted_too() {
+    let mut node = Node::new();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope_of_threads| {
+        scope_of_threads.spawn(|| {
+            let mut nft = Nft::open().expect("a socket");
+            let table = TableName::new(Family::V4, "churn");
+            while !stop.load(Ordering::Relaxed) {
+                let _ = nft.commit(&[NftChange::AddTable(table.clone())], None);
+                let _ = nft.commit(&[NftChange::DeleteTable(table.clone())], None);
+            }
+        });
+        let mut looks = 0;
+        while node.kernel.counters().dumps_repeated == 0 && looks < 20_000 {
+            looks += 1;
+            node.observe();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(node.kernel.counters().dumps_repeated > 0, "the churn never hit a look");
+    // A change is counted once.
+    let (before, table) = (node.kernel.counters(), TableName::new(Family::V4, OUR_TABLE));
+    let op = Op::Filter(FilterOp { family: Family::V4, changes: vec![NftChange::AddTable(table)] });
+    assert_eq!(node.kernel.apply(&[op]), [Ack::Done]);
+    let after = node.kernel.counters();
+    assert_eq!((after.batches - before.batches, after.messages - before.messages), (1, 1));
 }
 
 fn rows_of_other_devices_do_not_show() {

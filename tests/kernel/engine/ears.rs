@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use weft::kernel::{Heard, Listen as _};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use weft::kernel::{Heard, Kernel as _, Listen as _};
 use weft::model::addr::Family;
 
 use crate::sandbox::{batch, eventually, json, sh};
-use crate::support::{Node, rows, sets};
+use crate::support::{Node, rows, scope, sets};
 
 crate::tests![
     a_change_to_a_row_is_heard,
@@ -19,6 +20,7 @@ crate::tests![
     a_waker_ends_the_wait_from_another_thread,
     the_wait_ends_when_the_time_is_up,
     an_overrun_is_a_change_and_is_counted,
+    nf_tables_is_heard_as_soon_as_it_may_be,
 ];
 
 /// Long enough for anything that is on its way.
@@ -204,4 +206,18 @@ fn an_overrun_is_a_change_and_is_counted() {
     node.observe();
     assert_eq!(node.kernel.wait(NOW), Heard::Nothing);
     assert_eq!(node.tables(Family::V4).neighbours.len(), 50_001);
+}
+
+fn nf_tables_is_heard_as_soon_as_it_may_be() {
+    let all = capabilities(None).expect("to read them");
+    let effective = all.effective - CapabilitySet::NET_ADMIN;
+    set_capabilities(None, CapabilitySets { effective, ..all }).expect("to lay one down");
+    let mut kernel = weft::kernel::netlink::Netlink::open().expect("sockets");
+    // Joining the group took the capability.
+    sh("nft add table ip weft");
+    assert_eq!(kernel.wait(NOW), Heard::Nothing);
+    set_capabilities(None, all).expect("to take it up again");
+    kernel.observe(&scope()).expect("a look");
+    sh("nft delete table ip weft");
+    assert_eq!(kernel.wait(NOW), Heard::Changed);
 }
