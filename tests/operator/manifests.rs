@@ -205,15 +205,6 @@ fn on_the_way_from_flannel_no_node_runs_both() {
 }
 
 #[test]
-fn the_role_allows_what_the_agent_asks_for() {
-    let Some(base) = overlay("base") else { return };
-    let nodes = json!({"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]});
-    let status = json!({"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]});
-    let events = json!({"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]});
-    assert_eq!(only(&base, "ClusterRole")["rules"], json!([nodes, status, events]));
-}
-
-#[test]
 fn the_policy_knows_our_annotations_and_is_about_our_service_account() {
     for name in OVERLAYS {
         let Some(objects) = overlay(name) else { return };
