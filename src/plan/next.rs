@@ -114,7 +114,6 @@ impl<'a> Program<'a> {
             if !batch.is_empty() {
                 return batch;
             }
-            self.pending[at].iter().for_each(|op| self.unsettled.leave_out(op));
         }
         Vec::new()
     }
@@ -276,9 +275,9 @@ impl Held {
     }
 }
 
-/// Rows that others point at and that are not what is wanted: there for another, refused, put off, or waiting
-/// for such a row themselves. Seldom any: tables are worked off one after the other, each before those that point at it.
-/// Only a route that leads to gateways is among those that wait for it, and is here from the start.
+/// Rows that others point at and that are not what is wanted: there for another, refused, or put off. Seldom any:
+/// tables are worked off one after the other, each before those that point at it. Only a route that leads to
+/// gateways is among those that wait for it, and is here from the start.
 #[derive(Debug, Default)]
 struct Unsettled {
     macs: HashSet<Mac>,
