@@ -19,7 +19,7 @@ impl Net {
         let Some(interface) = self.interface_mut(index) else { return };
         interface.link.addresses.push(address(ip, len));
         if interface.link.up {
-            self.connect(index);
+            self.connect_for(index, |held| held.ip == ip);
         }
     }
 
@@ -187,11 +187,17 @@ impl Net {
 
     /// Makes the prefix routes that are missing.
     fn connect(&mut self, index: IfIndex) {
+        self.connect_for(index, |_| true);
+    }
+
+    /// The same, of some addresses: a new address brings nothing back that the others have lost.
+    fn connect_for(&mut self, index: IfIndex, which: impl Fn(&Address) -> bool) {
         let Some(interface) = self.interface(index) else { return };
         if !interface.link.up || interface.link.loopback {
             return;
         }
-        let wanted: Vec<_> = interface.link.addresses.iter().filter_map(|held| connected(held.subnet())).collect();
+        let wanted = interface.link.addresses.iter().filter(|held| which(held));
+        let wanted: Vec<_> = wanted.filter_map(|held| connected(held.subnet())).collect();
         for (key, route) in wanted {
             let there = self.routes.get(&key).is_some_and(|held| held.iter().any(|it| it.oif == Some(index)));
             if !there {
