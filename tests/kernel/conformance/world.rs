@@ -90,7 +90,8 @@ impl Disturbance {
             Self::Up(name) => try_sh(&format!("ip link set {name} up")),
             Self::Delete(name) => try_sh(&format!("ip link del {name}")),
             Self::Rename(name) => {
-                try_sh(&format!("ip link set {name} name elsewhere\n ip link set elsewhere name {name}"))
+                let _ = try_sh(&format!("ip link set {name} name elsewhere"));
+                try_sh(&format!("ip link set elsewhere name {name}"))
             }
             Self::Group(name, mac, family) => {
                 let (id, via) = if *family == Family::V4 { (1, "192.168.174.9") } else { (2, "fd00:174::9") };
