@@ -26,7 +26,9 @@ fn guide(stage: &Stage) -> String {
     let url = stage.server.url();
     let mut lines = vec![
         "It stays up until you press Ctrl-C. From another terminal:".to_owned(),
-        format!("\n  the cluster:  nsenter -t {pid}{user} -n kubectl --server {url} get nodes -o yaml"),
+        format!(
+            "\n  the cluster:  nsenter -t {pid}{user} -n kubectl --kubeconfig /dev/null --server {url} get nodes -o yaml"
+        ),
     ];
     let pods: Vec<_> = stage.members.values().filter_map(|member| member.machine.pod.addresses.first()).collect();
     for (member, other) in stage.members.values().zip(pods.iter().cycle().skip(1)) {

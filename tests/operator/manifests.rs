@@ -10,8 +10,15 @@ use weft::cluster::events::COMPONENT;
 use weft::config::{Task, parse};
 use weft::model::addr::Family;
 
-const OVERLAYS: [&str; 6] =
-    ["base", "overlays/dual-stack", "overlays/k3s", "overlays/from-flannel", "overlays/to-flannel", "overlays/removal"];
+const OVERLAYS: [&str; 7] = [
+    "base",
+    "overlays/dual-stack",
+    "overlays/k3s",
+    "overlays/from-flannel",
+    "overlays/to-flannel",
+    "overlays/removal",
+    "overlays/removal-from-flannel",
+];
 
 fn manifests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests")
@@ -111,7 +118,7 @@ fn every_overlay_gives_weft_a_command_line_and_a_configuration_that_it_takes() {
 /// it needs no other image.
 #[test]
 fn a_pod_that_cleans_up_is_ready_when_nothing_is_left() {
-    for name in ["overlays/removal", "overlays/to-flannel"] {
+    for name in ["overlays/removal", "overlays/removal-from-flannel", "overlays/to-flannel"] {
         let Some(objects) = overlay(name) else { return };
         let pod = &only(&objects, "DaemonSet")["spec"]["template"]["spec"];
         assert_eq!((pod["containers"].as_array().map(Vec::len), pod.get("initContainers")), (Some(1), None), "{name}");
@@ -124,6 +131,25 @@ fn a_pod_that_cleans_up_is_ready_when_nothing_is_left() {
         let dry: Vec<String> = std::iter::once("/weft".to_owned()).chain(dry).collect();
         assert_eq!([&ready, &alive], [&dry, &dry], "{name}");
         assert!(agent.get("ports").is_none(), "nobody listens there: {agent}");
+    }
+}
+
+/// What is done on the way from flannel, and back or off again, is done to the same DaemonSet, by the same account, with the
+/// configuration that is there.
+#[test]
+fn whoever_came_from_flannel_stays_in_its_namespace() {
+    for name in ["overlays/from-flannel", "overlays/to-flannel", "overlays/removal-from-flannel"] {
+        let Some(objects) = overlay(name) else { return };
+        let daemon_set = only(&objects, "DaemonSet");
+        let subject = &only(&objects, "ClusterRoleBinding")["subjects"][0];
+        let configuration = &daemon_set["spec"]["template"]["spec"]["volumes"][0]["configMap"]["name"];
+        assert_eq!(
+            (&daemon_set["metadata"]["namespace"], &subject["namespace"], configuration),
+            (&json!("kube-flannel"), &json!("kube-flannel"), &json!("kube-flannel-cfg")),
+            "{name}"
+        );
+        let kinds = ["Namespace", "ConfigMap"];
+        assert!(objects.iter().all(|object| kinds.iter().all(|kind| object["kind"] != *kind)), "{name}");
     }
 }
 
