@@ -9,7 +9,7 @@ use weft::lab::netns::prepare;
 
 use crate::agent::binary;
 use crate::flannel;
-use crate::sandbox::{sh, try_sh};
+use crate::sandbox::{eventually, sh, try_sh};
 use crate::stage::SOON;
 use crate::world::{World, within};
 
@@ -107,6 +107,17 @@ fn everything(world: &World) -> Vec<String> {
     all
 }
 
+/// The same, once the kernel has no more to say about what was made: carriers come late, and so does what follows from an
+/// address.
+fn settled(world: &World) -> Vec<String> {
+    eventually("the carriers and what follows from addresses", || {
+        let [links, local] = ["ip link show", "ip -6 route show table local"].map(|line| try_sh(line).expect(line));
+        let carried = !links.contains("NO-CARRIER") && !links.contains("LOWERLAYERDOWN");
+        carried && local.contains("local fd00:174::1 ") && local.contains("anycast fd00:174:: ")
+    });
+    everything(world)
+}
+
 /// Fails with what differs, and only that.
 fn same(world: &World, before: &[String], what: &str) {
     let after = everything(world);
@@ -131,7 +142,7 @@ fn files(directory: &Path, all: &mut Vec<String>) {
 
 fn a_node_is_afterwards_as_it_was_before_weft() {
     let mut world = world();
-    let before = everything(&world);
+    let before = settled(&world);
     assert_eq!(text(&cleanup(&world, &[])), "", "nothing to do before weft");
     world.start();
     world.take_agent().terminate();
@@ -148,7 +159,7 @@ fn a_node_is_afterwards_as_it_was_before_weft() {
 
 fn what_is_printed_can_be_pasted() {
     let mut world = world();
-    let before = everything(&world);
+    let before = settled(&world);
     world.start();
     world.take_agent().terminate();
     sh(&text(&cleanup(&world, &[])));
@@ -161,7 +172,7 @@ fn files_of_others_stay() {
     let world = world();
     let theirs = world.directory.join("cni/10-weft.conflist");
     std::fs::write(&theirs, r#"{"name":"mine","plugins":[]}"#).expect("to write");
-    let before = everything(&world);
+    let before = settled(&world);
     assert_eq!(text(&cleanup(&world, &["--yes"])), "");
     same(&world, &before, "left as it was");
 }
@@ -192,7 +203,7 @@ fn flannels_rules_go_only_when_asked_for() {
     for form in ["iptables-nft", "nft", "iptables-legacy"] {
         crate::sandbox::isolated(|| {
             let mut world = world();
-            let before = everything(&world);
+            let before = settled(&world);
             std::fs::write(flannel::lock(), "").expect("the lock");
             flannel::rules(form);
             world.start();

@@ -19,7 +19,7 @@ use weft::lab::topology::Prefixed;
 use super::kube_proxy::{self, Mode, Service};
 use crate::agent::{Agent, binary};
 use crate::machines::{self, ADDRESSING, announce};
-use crate::sandbox::{DIRECTORY, sh};
+use crate::sandbox::{DIRECTORY, eventually, sh, try_sh};
 use crate::takeover;
 use crate::world::within;
 
@@ -85,6 +85,10 @@ impl Town {
             for (family, pods) in NETWORKS.iter().enumerate() {
                 kube_proxy::lay(proxy, pods, &town.services(family));
             }
+            // Nothing leaves from an address that may be somebody else's yet.
+            eventually("no address is tentative", || {
+                try_sh("ip -6 address show tentative").expect("addresses").is_empty()
+            });
         });
         town.listen();
         town
