@@ -22,7 +22,7 @@ use crate::status::{Cni, CniState};
 /// How often the file is looked at: somebody may delete it, or put another before it.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// It looks every [`PERIOD`]; a file system may be slow.
+/// It looks every `PERIOD`; a file system may be slow.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// The keeper.

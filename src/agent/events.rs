@@ -24,7 +24,7 @@ use crate::status::notices::{Lookout, Notice, Subject, Teller};
 const PERIOD: Duration = Duration::from_secs(1);
 /// How long the API server may take. Nothing waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longer than two requests that hang ([`PATIENCE`] for the answer, six times that for its end).
+/// Longer than two requests that hang (`PATIENCE` for the answer, six times that for its end).
 pub const LIMIT: Duration = Duration::from_secs(240);
 
 /// What the loop did.

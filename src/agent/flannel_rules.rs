@@ -25,7 +25,7 @@ const FIRST: u32 = 10;
 /// How often it looks otherwise.
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// It looks every [`PERIOD`], and waits for the first pass before it begins: for that it beats too.
+/// It looks every `PERIOD`, and waits for the first pass before it begins: for that it beats too.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// The keeper.

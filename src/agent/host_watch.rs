@@ -25,7 +25,7 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// How many rounds lie between two looks at the packet filters, which can be large.
 const ROUNDS: u32 = 6;
 
-/// It looks every [`PERIOD`].
+/// It looks every `PERIOD`.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// What is shown of it.

@@ -19,7 +19,7 @@ use crate::reconcile::{Input, Memory, Report, Verdict, pass};
 /// The longest wait, so that the heartbeat goes on.
 const BEAT: Duration = Duration::from_secs(5);
 
-/// Its longest wait is [`BEAT`], a system call gives up after ten seconds, a pass over 5,000 peers takes less than one.
+/// Its longest wait is `BEAT`, a system call gives up after ten seconds, a pass over 5,000 peers takes less than one.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// What the reconciler works with.

@@ -19,7 +19,7 @@ use crate::reconcile::Report;
 /// How often the file is looked at: somebody may delete it.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// It looks every [`PERIOD`]; a file system may be slow.
+/// It looks every `PERIOD`; a file system may be slow.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// As flannel's.

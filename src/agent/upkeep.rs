@@ -39,7 +39,7 @@ const FIRST_TRUCE: Duration = Duration::from_secs(2);
 const PEACEFUL: u32 = 5;
 /// What was sent longer ago is forgotten.
 const SETTLED: Duration = Duration::from_secs(120);
-/// Longer than a request that hangs ([`PATIENCE`] for the answer, six times that for its end) and a wait of three minutes after it,
+/// Longer than a request that hangs (`PATIENCE` for the answer, six times that for its end) and a wait of three minutes after it,
 /// the longest that a server can ask for.
 pub const LIMIT: Duration = Duration::from_secs(300);
 /// How often is looked although nothing has come: for what has no signal, and to show that the loop lives.
