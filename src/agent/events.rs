@@ -1,7 +1,7 @@
 //! Tells on our Node, as Events, what a person has to act on. What and when is decided in [`crate::status::notices`].
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -77,7 +77,7 @@ impl Events {
     fn look(&self, own: &OwnNode, report: &Report, lookout: &mut Lookout, herald: &mut Herald) {
         let mut notices = lookout.after(report, complaints(own));
         // A thread that panicked while it held this left what it last saw.
-        for problem in self.host.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for problem in self.host.lock().iter() {
             let (subject, text) = (Subject::Host(problem.label), problem.text.clone());
             notices.push(Notice { subject, teller: Teller::Us, text });
         }

@@ -1,7 +1,9 @@
 //! Shows that a loop goes round. `/healthz` compares how long ago it last did with how long that may be.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 use std::time::Duration;
 
 use crate::status::Beat;
@@ -37,12 +39,12 @@ impl Heartbeats {
     /// then will not come.
     pub fn of(&self, name: &'static str, limit: Duration) -> Arc<Heartbeat> {
         let heartbeat = Arc::new(Heartbeat { name, limit, last: AtomicU64::new(0) });
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(heartbeat.clone());
+        self.0.lock().push(heartbeat.clone());
         heartbeat
     }
 
     /// How they look from outside.
     pub fn seen(&self, now: Duration) -> Vec<Beat> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|heartbeat| heartbeat.seen(now)).collect()
+        self.0.lock().iter().map(|heartbeat| heartbeat.seen(now)).collect()
     }
 }

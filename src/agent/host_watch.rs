@@ -1,11 +1,12 @@
 //! Looks after the host around the tables: sets what may be set, says what a person must do.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::if_nametoindex;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -66,7 +67,7 @@ impl HostWatch {
                 info!("no longer so: {}", problem.text);
             }
             // A thread that panicked while it held this left what it last saw.
-            self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&now);
+            self.shown.lock().clone_from(&now);
             said = now;
             tokio::time::sleep(PERIOD).await;
         }

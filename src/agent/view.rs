@@ -1,7 +1,7 @@
 //! Gathers what the status server shows.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -111,7 +111,7 @@ impl Sources {
             },
             flannel_rules: self.flannel_rules.lock().clone(),
             host_problems: {
-                let problems = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+                let problems = self.host.lock();
                 problems.iter().map(|problem| (problem.label, problem.text.clone())).collect()
             },
             host_labels: &crate::node::host::LABELS,
