@@ -76,7 +76,6 @@ impl Events {
     /// Takes in how things stand.
     fn look(&self, own: &OwnNode, report: &Report, lookout: &mut Lookout, herald: &mut Herald) {
         let mut notices = lookout.after(report, complaints(own));
-        // A thread that panicked while it held this left what it last saw.
         for problem in self.host.lock().iter() {
             let (subject, text) = (Subject::Host(problem.label), problem.text.clone());
             notices.push(Notice { subject, teller: Teller::Us, text });

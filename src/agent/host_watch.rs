@@ -66,7 +66,6 @@ impl HostWatch {
             for problem in said.iter().filter(|problem| !now.contains(problem)) {
                 info!("no longer so: {}", problem.text);
             }
-            // A thread that panicked while it held this left what it last saw.
             self.shown.lock().clone_from(&now);
             said = now;
             tokio::time::sleep(PERIOD).await;

@@ -143,26 +143,22 @@ fn rows_with_more_to_them_are_not_plain() {
 }
 
 fn rows_that_are_not_plain_can_be_deleted() {
-    let mut node = Node::with_devices();
-    rows_with_more_to_them(&mut node);
-    for family in Family::BOTH {
-        let dev = node.dev(family);
-        let ops: Vec<Op> = node.tables(family).entries().map(|row| del(&dev, row)).collect();
-        assert!(!ops.is_empty());
-        node.done(&ops);
-        assert_eq!(node.tables(family), Tables::default());
-    }
+    delete_rows_with_more_to_them(Node::done);
 }
 
 fn rows_that_are_not_plain_are_deleted_by_what_is_printed_too() {
+    // The two flood entries are one MAC's: the first command takes both.
+    delete_rows_with_more_to_them(|_, ops| ops.iter().for_each(|op| drop(try_sh(&op.to_string()))));
+}
+
+fn delete_rows_with_more_to_them(delete: impl Fn(&mut Node, &[Op])) {
     let mut node = Node::with_devices();
     rows_with_more_to_them(&mut node);
     for family in Family::BOTH {
         let dev = node.dev(family);
         let ops: Vec<Op> = node.tables(family).entries().map(|row| del(&dev, row)).collect();
         assert!(!ops.is_empty());
-        // The two flood entries are one MAC's: the first command takes both.
-        ops.iter().for_each(|op| drop(try_sh(&op.to_string())));
+        delete(&mut node, &ops);
         assert_eq!(node.tables(family), Tables::default(), "{ops:#?}");
     }
 }
