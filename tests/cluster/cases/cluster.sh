@@ -9,10 +9,11 @@ service_accounts_are_made() {
     kubectl get serviceaccount default --namespace default
 }
 
+# three_nodes [PLUGINS]: as add_node takes it.
 three_nodes() {
-    add_node a 1
-    add_node b 2
-    add_node c 3
+    add_node a 1 "$@"
+    add_node b 2 "$@"
+    add_node c 3 "$@"
     # kube-proxy is no part of this project: it may what it asks for.
     kubectl create clusterrolebinding kube-proxy --clusterrole=system:node-proxier --user=system:kube-proxy 2>/dev/null || true
     within 120 nodes_are_there a b c
@@ -65,11 +66,16 @@ talkers_run() {
     within 180 kubectl rollout status daemonset talker --timeout 1s
 }
 
-# NODE IPv4 IPv6 PID, a line for each talker.
+# Whether the cluster has both families.
+dual() {
+    [[ $POD_CIDRS == *,* ]]
+}
+
+# NODE IPv4 IPv6 PID, a line for each talker; with one family, the IPv6 address is "-".
 talkers() {
     local node v4 v6 container
     kubectl get pods -l app=talker --field-selector status.phase=Running -o json |
-        jq -r '.items[] | select(.metadata.deletionTimestamp == null) | [.spec.nodeName, (.status.podIPs[].ip),
+        jq -r '.items[] | select(.metadata.deletionTimestamp == null) | [.spec.nodeName, .status.podIPs[0].ip, (.status.podIPs[1].ip // "-"),
             (.status.containerStatuses[0].containerID | ltrimstr("containerd://"))] | join(" ")' |
         while read -r node v4 v6 container; do
             echo "$node $v4 $v6 $(container_pid "$node" "$container")"

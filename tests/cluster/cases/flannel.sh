@@ -57,6 +57,23 @@ flannels_nodes_move_back() {
     figure "after the way back each node is as flannel had left it, but for addrgenmode (docs/flannel-compatibility.md)"
 }
 
+# A cluster that came from flannel, and has no flannel any more: it has an overlay of its own to take weft off.
+what_came_from_flannel_comes_off() {
+    local node
+    kubectl apply -k "$ROOT/manifests/overlays/from-flannel"
+    kubectl label nodes a b c pod-network=weft
+    for node in a b c; do
+        within 180 runs_on "$node" weft
+        within 60 has_our_form "$node"
+    done
+    kubectl delete daemonset kube-flannel-ds -n kube-flannel
+    everything_answers
+    comes_off removal-from-flannel kube-flannel
+    # Flannel's configuration is flannel's, and the lock is iptables's.
+    for node in a b c; do at "$node" rm /etc/cni/net.d/10-flannel.conflist /run/xtables.lock; done
+    nodes_are_bare
+}
+
 # flannel's manifest, as far as others see it, and what flanneld leaves on each node.
 flannel_runs() {
     local node number

@@ -7,17 +7,27 @@ remember_bare_nodes() {
 }
 
 removal_leaves_nothing() {
-    local node began
+    comes_off removal weft
+    nodes_are_bare
+}
+
+# comes_off OVERLAY NAMESPACE: weft, as docs/installing.md says it; before it, all that talks.
+comes_off() {
+    local overlay="$ROOT/manifests/overlays/$1" began
     kubectl delete daemonset talker --wait
     kubectl delete service talkers
     within 120 no_pods_of talker
-    kubectl delete daemonset weft -n weft
+    kubectl delete daemonset weft -n "$2"
     began=$(now)
-    kubectl apply -k "$ROOT/manifests/overlays/removal"
-    within 180 kubectl rollout status daemonset weft -n weft --timeout 1s
-    figure "the removal overlay has cleaned three nodes after $(seconds $(($(now) - began)))"
-    kubectl delete -k "$ROOT/manifests/overlays/removal"
-    within 120 no_pods_of weft -n weft
+    kubectl apply -k "$overlay"
+    within 180 kubectl rollout status daemonset weft -n "$2" --timeout 1s
+    figure "overlays/$1 has cleaned three nodes after $(seconds $(($(now) - began)))"
+    kubectl delete -k "$overlay"
+    within 120 no_pods_of weft -n "$2"
+}
+
+nodes_are_bare() {
+    local node
     for node in a b c; do
         same "$RUN/bare-$node" "$node" "something of weft is left, or something else is gone"
     done
@@ -64,8 +74,13 @@ dump() (
 
 dump_rules() (
     set +e +o pipefail
-    at "$1" sh -c 'iptables-nft-save; ip6tables-nft-save; iptables-legacy-save; ip6tables-legacy-save' 2>/dev/null |
-        grep '^[-:*]' | sed 's/ \[[0-9:]*\]$//' | grep -v 'KUBE-\|CNI-'
+    local program
+    for program in {ip,ip6}tables-{nft,legacy}-save; do
+        # With the table before each. A table of the kernel's chains alone is as good as none: the kernel makes it for
+        # whoever looks, and keeps it.
+        at "$1" "$program" 2>/dev/null | sed 's/ \[[0-9:]*\]$//' | grep -v 'KUBE-\|CNI-' |
+            awk -v of="$program" '/^\*/ { table = $0 } /^-|^:/ && $2 != "ACCEPT" { print of, table, $0 }'
+    done
     at "$1" nft list tables | grep -v 'table ip6\? \(nat\|filter\|mangle\|raw\|security\|kube-proxy\)$' | sort |
         while read -r _ table; do
             # shellcheck disable=SC2086 # family and name

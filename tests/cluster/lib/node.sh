@@ -1,12 +1,12 @@
 # Nodes: a network, a file system and a host name of its own for each; containerd, kubelet and kube-proxy in it.
 #
-# What a node's programs write stays in memory and in its own mount namespace: /run, /var/lib, /var/log and /etc. What
+# What a node's programs write stays in memory and in its own mount namespace: /run, /var/lib, /var/log, /opt and /etc. What
 # kubelet would set for the whole machine (vm.overcommit_memory and its like) it finds set as it wants it: those files
 # are covered by the node's own.
 
-# add_node NAME NUMBER
+# add_node NAME NUMBER [PLUGINS]: our_plugins, or another function that puts the CNI plugins in their place.
 add_node() {
-    local name=$1 number=$2
+    local name=$1 number=$2 plugins=${3:-our_plugins}
     mkdir -p "$RUN/$name" "$LOGS/$name-pods"
     machine "$name" "$number"
     inside "$name" ip route add default via 192.0.2.254
@@ -18,6 +18,7 @@ add_node() {
     export RUN LOGS HERE
     spawn "$name" nsenter --net="/run/netns/$name" unshare --mount --uts "$BASH" "$HERE/lib/node-init" "$name"
     within 30 test -e "$RUN/$name/mounted"
+    "$plugins" "$name"
     spawn "$name-containerd" at "$name" containerd
     within 60 at "$name" test -S /run/containerd/containerd.sock
     at "$name" ctr --namespace k8s.io images import "$RUN/images/pods.tar" >/dev/null
@@ -33,6 +34,14 @@ cni_plugins() {
     mkdir -p "$RUN/cni"
     ln -s /usr/lib/cni/* "$RUN/cni/"
     ln -s "$HERE/flannel-cni" "$RUN/cni/flannel"
+}
+
+our_plugins() {
+    at "$1" tee -a /etc/containerd/config.toml >/dev/null <<END
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "$RUN/cni"
+    conf_dir = "/etc/cni/net.d"
+END
 }
 
 # at NODE COMMAND...: runs it on the node.
@@ -99,8 +108,5 @@ version = 2
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "$RUN/cni"
-    conf_dir = "/etc/cni/net.d"
 END
 }

@@ -1,0 +1,36 @@
+# weft on nodes such as k3s has without its own flannel: containerd looks where it always does, and finds there what
+# docs/installing.md says to put there. k3s itself is not here.
+
+k3ss_overlay_on_nodes_like_k3ss() {
+    local began node ready
+    POD_CIDRS=10.42.0.0/16
+    for node in a b c; do
+        remove_node "$node"
+        kubectl delete node "$node"
+    done
+    stop controllers
+    stop scheduler
+    controllers
+    three_nodes k3ss_plugins
+    within 60 nodes_lack_a_network a b c
+    remember_bare_nodes
+    began=$(now)
+    kubectl apply -k "$ROOT/manifests/overlays/k3s"
+    within 300 nodes_are_ready a b c
+    ready=$(now)
+    within 120 agents_are_ready
+    figure "from kubectl apply -k overlays/k3s until every Node is Ready: $(seconds $((ready - began))); and every agent: $(seconds $(($(now) - began)))"
+    pods_on_every_node
+    talkers | grep -v ' 10\.42\.' && fail "this pod has an address of another network"
+    everything_answers
+    comes_off removal weft
+    nodes_are_bare
+}
+
+# The programs are Debian's, where k3s unpacks its own; the links are made with the commands of the documentation.
+k3ss_plugins() {
+    sed -n '/^mkdir -p \/opt\/cni\/bin$/,/^```$/{/^```$/!p}' "$ROOT/docs/installing.md" >"$RUN/k3s-links"
+    grep -q '^ln -s /var/lib/rancher/k3s/' "$RUN/k3s-links" || fail "docs/installing.md no longer says where k3s's plugins are"
+    at "$1" sh -c 'mkdir -p /var/lib/rancher/k3s/data/current && ln -s /usr/lib/cni /var/lib/rancher/k3s/data/current/bin'
+    at "$1" bash -e "$RUN/k3s-links"
+}
