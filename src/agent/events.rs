@@ -1,5 +1,6 @@
 //! Tells on our Node, as Events, what a person has to act on. What and when is decided in [`crate::status::notices`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,9 +16,10 @@ use crate::cluster::events::{NodeEvent, tell};
 use crate::cluster::node::complaints;
 use crate::model::backoff::Dice;
 use crate::model::node::{OwnNode, Snapshot};
+use crate::node::host::Problem;
 use crate::reconcile::Report;
 use crate::status::notices::herald::{Herald, Telling};
-use crate::status::notices::stories::stories;
+use crate::status::notices::stories::{Key, stories};
 use crate::status::notices::{Lookout, Notice, Subject, Teller};
 
 /// How often it looks.
@@ -56,14 +58,20 @@ pub struct Events {
 
 impl Events {
     /// Runs until the reconciler is gone. That it fails disturbs nobody.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let (mut herald, mut lookout) = (Herald::default(), Lookout::default());
-        while self.reports.has_changed().is_ok() {
+        let mut known: Option<Known> = None;
+        while let Ok(new) = self.reports.has_changed() {
             self.heartbeat.beat(self.clock.now());
-            let own = self.snapshots.borrow().own.clone();
-            let report = self.reports.borrow().clone();
-            if let (Some(own), Some(report)) = (own, report) {
-                self.look(&own, &report, &mut lookout, &mut herald);
+            let (own, host) = (self.snapshots.borrow().own.clone(), self.host.lock().clone());
+            if let Some(own) = own {
+                let stands = !new && known.as_ref().is_some_and(|known| known.own == own && known.host == host);
+                if !stands && let Some(report) = self.reports.borrow_and_update().clone() {
+                    known = Some(Known::of(own.clone(), host, &report, &mut lookout));
+                }
+                if let Some(known) = &known {
+                    herald.observe(&known.stories, self.clock.now());
+                }
                 while let Some(telling) = herald.next() {
                     self.heartbeat.beat(self.clock.now());
                     self.tell(&own.name, &telling, &mut herald).await;
@@ -71,18 +79,6 @@ impl Events {
             }
             tokio::time::sleep(PERIOD).await;
         }
-    }
-
-    /// Takes in how things stand.
-    fn look(&self, own: &OwnNode, report: &Report, lookout: &mut Lookout, herald: &mut Herald) {
-        let mut notices = lookout.after(report, complaints(own));
-        for problem in self.host.lock().iter() {
-            let (subject, text) = (Subject::Host(problem.label), problem.text.clone());
-            notices.push(Notice { subject, teller: Teller::Us, text });
-        }
-        let shared = notices.iter().any(|notice| notice.teller == Teller::Few);
-        let agents = if shared { agents(report) } else { Vec::new() };
-        herald.observe(stories(&notices, &own.name, &agents), self.clock.now());
     }
 
     async fn tell(&self, node: &str, telling: &Telling, herald: &mut Herald) {
@@ -111,6 +107,27 @@ impl Events {
                 }
             }
         }
+    }
+}
+
+/// How things stand, until something of it changes: among 5,000 nodes it is too much work for each second.
+struct Known {
+    own: Arc<OwnNode>,
+    host: Vec<Problem>,
+    stories: BTreeMap<Key, String>,
+}
+
+impl Known {
+    fn of(own: Arc<OwnNode>, host: Vec<Problem>, report: &Report, lookout: &mut Lookout) -> Self {
+        let mut notices = lookout.after(report, complaints(&own));
+        for problem in &host {
+            let (subject, text) = (Subject::Host(problem.label), problem.text.clone());
+            notices.push(Notice { subject, teller: Teller::Us, text });
+        }
+        let shared = notices.iter().any(|notice| notice.teller == Teller::Few);
+        let agents = if shared { agents(report) } else { Vec::new() };
+        let stories = stories(&notices, &own.name, &agents);
+        Self { own, host, stories }
     }
 }
 

@@ -83,13 +83,14 @@ pub struct Herald {
 
 impl Herald {
     /// Takes in how things stand.
-    pub fn observe(&mut self, stories: BTreeMap<Key, String>, now: Duration) {
+    pub fn observe(&mut self, stories: &BTreeMap<Key, String>, now: Duration) {
         self.debt = self.debt.saturating_sub(now.saturating_sub(self.now));
         self.now = now;
         for (key, text) in stories {
-            let record = self.records.entry(key).or_default();
+            let record = self.records.entry(key.clone()).or_default();
             record.since.get_or_insert(now);
-            (record.seen, record.text) = (now, text);
+            record.seen = now;
+            record.text.clone_from(text);
         }
         for (key, record) in &mut self.records {
             if record.since.is_some() && now.saturating_sub(record.seen) > HOLD {
@@ -198,7 +199,8 @@ mod tests {
     ) -> Vec<(u64, String)> {
         let mut said = Vec::new();
         for now in from..to {
-            herald.observe(is(now).into_iter().map(|(key, text)| (key, text.to_owned())).collect(), second(now));
+            let stories = is(now).into_iter().map(|(key, text)| (key, text.to_owned())).collect();
+            herald.observe(&stories, second(now));
             while let Some(telling) = herald.next() {
                 let count = telling.count.unwrap_or(0) + 1;
                 said.push((now, format!("{} {} {count}", telling.kind(), telling.text)));
@@ -279,7 +281,7 @@ mod tests {
     fn a_server_that_does_not_take_it_is_asked_ever_more_rarely_and_nothing_is_lost() {
         let (mut herald, mut tries) = (Herald::default(), Vec::new());
         for now in 0..2000 {
-            herald.observe([(key(1), "bad".to_owned())].into(), second(now));
+            herald.observe(&[(key(1), "bad".to_owned())].into(), second(now));
             if herald.next().is_some() {
                 tries.push(now);
                 herald.failed(second(now), (now == 10).then_some(second(30)));
