@@ -47,6 +47,7 @@ fn dispatch(task: Task) -> ExitCode {
         Task::Lab(config) => lab::main(lab::Options {
             nodes: config.nodes,
             segments: config.segments,
+            backend: config.backend.into(),
             dual_stack: config.dual_stack,
             hold: config.hold,
             json: config.json,

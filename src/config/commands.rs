@@ -12,8 +12,8 @@ use http::Uri;
 
 use super::argv::normalise;
 use super::flags::{
-    Argv, CleanupArgs, CniConf, Command, LabArgs, LogArgs, LogFormat, LogLevel, NetConfigArgs, NodeArgs, PlanArgs,
-    RunArgs,
+    Argv, CleanupArgs, CniConf, Command, LabArgs, LabBackend, LogArgs, LogFormat, LogLevel, NetConfigArgs, NodeArgs,
+    PlanArgs, RunArgs,
 };
 use super::netconf::{self, NetConf, NetConfError};
 use crate::model::addr::{ByFamily, Family};
@@ -130,7 +130,7 @@ pub enum ConfigError {
     /// clap's words, which name the flag, its value and what is allowed.
     #[error("{}", .0.trim_end())]
     Usage(String),
-    /// One of flannel's flags is malformed.
+    /// One of flannel's flags is malformed, or flags do not go together.
     #[error("error: {0}")]
     Flag(String),
     /// Nobody said which node this is.
@@ -173,7 +173,7 @@ pub fn parse(args: &[String], env: &BTreeMap<String, String>) -> Result<Task, Co
         Command::Run(args) => Task::Run(Box::new(run(args, normal.notices)?)),
         Command::Plan(args) => Task::Plan(Box::new(plan(args, normal.notices)?)),
         Command::Cleanup(args) => Task::Cleanup(cleanup(args, normal.notices)?),
-        Command::Lab(args) => Task::Lab(args),
+        Command::Lab(args) => Task::Lab(lab(args)?),
         Command::Version => Task::Version,
     })
 }
@@ -194,6 +194,17 @@ fn run(args: RunArgs, notices: Vec<String>) -> Result<RunConfig, ConfigError> {
         log: args.log.into(),
         notices,
     })
+}
+
+fn lab(args: LabArgs) -> Result<LabConfig, ConfigError> {
+    if args.backend == LabBackend::HostGw && args.segments > 1 {
+        return Err(ConfigError::Flag(
+            "--backend host-gw does not go with --segments 2: its routes lead straight to the other machines, so all \
+             of them have to be on one network; leave out one of the two"
+                .to_owned(),
+        ));
+    }
+    Ok(args)
 }
 
 fn cni(conf: CniConf, dir: PathBuf) -> Option<CniConfig> {

@@ -11,6 +11,7 @@ use regex_lite::Regex;
 use super::values;
 use crate::model::addr::Subnet;
 use crate::model::filter::VtepFilter;
+use crate::model::settings::Backend;
 
 /// A node agent that keeps a flannel-compatible VXLAN overlay right.
 #[derive(Debug, Parser)]
@@ -277,6 +278,9 @@ pub struct LabArgs {
     /// Networks to put them on: with 2 there is a router in between, and direct routing is on
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub segments: u8,
+    /// How packets get from machine to machine
+    #[arg(long, value_enum, default_value_t = LabBackend::Vxlan)]
+    pub backend: LabBackend,
     /// IPv4 and IPv6
     #[arg(long)]
     pub dual_stack: bool,
@@ -289,4 +293,22 @@ pub struct LabArgs {
     /// Show the agents' logs as they come, on standard error; otherwise they are shown only if the lab fails
     #[arg(long)]
     pub logs: bool,
+}
+
+/// The backends of the lab, called as in `net-conf.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LabBackend {
+    /// In VXLAN.
+    Vxlan,
+    /// As they are, by routes over the underlay; all machines have to be on one network.
+    HostGw,
+}
+
+impl From<LabBackend> for Backend {
+    fn from(arg: LabBackend) -> Self {
+        match arg {
+            LabBackend::Vxlan => Self::Vxlan,
+            LabBackend::HostGw => Self::HostGw,
+        }
+    }
 }

@@ -8,9 +8,13 @@ use super::stage::{Stage, Trouble};
 use super::topology::name;
 use super::witness::Cry;
 use crate::kernel::Kernel;
-use crate::model::addr::Family;
+use crate::model::addr::{Family, IfName};
 use crate::model::op::{Ack, Dev, LinkOp, Op};
-use crate::model::table::{Entry, Kind, Tables};
+use crate::model::settings::Backend;
+use crate::model::table::{Entry, Kind, Route, Tables};
+
+/// What each machine calls its first interface.
+const UNDERLAY: &str = "eth0";
 
 /// What is broken on node-1: what it has for node-2, or its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +32,13 @@ pub enum Wound {
 }
 
 impl Wound {
-    /// All of them, mildest first.
-    pub const ALL: [Self; 5] = [Self::Route, Self::Neighbour, Self::Fdb, Self::Down, Self::Gone];
+    /// All that there are with this backend, mildest first.
+    pub const fn all(backend: Backend) -> &'static [Self] {
+        match backend {
+            Backend::Vxlan => &[Self::Route, Self::Neighbour, Self::Fdb, Self::Down, Self::Gone],
+            Backend::HostGw => &[Self::Route],
+        }
+    }
 
     /// In words.
     pub const fn label(self) -> &'static str {
@@ -65,7 +74,7 @@ pub fn inflict(stage: &mut Stage, family: Family, wound: Wound, beside: bool) ->
     let proof = Proof { on: 1, cry: wound.cry() };
     let what = if traffic.v6 { format!("{}, IPv6", wound.label()) } else { wound.label().to_owned() };
     let scene = heal::measure(stage, &what, traffic, Some(proof), |stage| match op {
-        Some(op) => apply(stage, &op),
+        Some(op) => apply(stage, 1, &op),
         None => down(stage, family),
     })?;
     Ok(Scene { command: Some(command), ..scene })
@@ -74,7 +83,8 @@ pub fn inflict(stage: &mut Stage, family: Family, wound: Wound, beside: bool) ->
 /// The command that will be carried out, and the operation, if it is one.
 fn prepare(stage: &mut Stage, family: Family, wound: Wound) -> Result<(String, Option<Op>), Trouble> {
     let missing = |what: &str| Trouble::Unproven(format!("node-1 has no {what} to break"));
-    let device = stage.device(family).cloned().ok_or_else(|| missing("device"))?;
+    let underlay = || (stage.backend() == Backend::HostGw).then(|| IfName::new(UNDERLAY));
+    let device = stage.device(family).cloned().or_else(underlay).ok_or_else(|| missing("device"))?;
     let sight = stage.look(1)?;
     let link = sight.host.link(&device).ok_or_else(|| missing("device"))?;
     let dev = Dev { index: link.index, name: device };
@@ -98,8 +108,8 @@ fn prepare(stage: &mut Stage, family: Family, wound: Wound) -> Result<(String, O
     Ok((op.to_string(), Some(op)))
 }
 
-fn apply(stage: &mut Stage, op: &Op) -> Result<(), Trouble> {
-    let eyes = stage.members.get_mut(&1).map(|member| &mut member.eyes);
+fn apply(stage: &mut Stage, number: u8, op: &Op) -> Result<(), Trouble> {
+    let eyes = stage.members.get_mut(&number).map(|member| &mut member.eyes);
     match eyes.map(|eyes| eyes.apply(std::slice::from_ref(op))).as_deref() {
         Some([Ack::Done]) => Ok(()),
         other => Err(Trouble::Unproven(format!("`{op}` was not carried out: {other:?}"))),
@@ -116,11 +126,27 @@ fn down(stage: &Stage, family: Family) -> Result<(), Trouble> {
 ///
 /// # Errors
 /// If the kernel refuses.
-pub fn wipe(stage: &Stage, number: u8) -> Result<(), Trouble> {
+pub fn wipe(stage: &mut Stage, number: u8) -> Result<(), Trouble> {
+    if stage.backend() == Backend::HostGw {
+        return wipe_routes(stage, number);
+    }
     let Some(member) = stage.members.get(&number) else { return Ok(()) };
     for family in stage.underlay.addressing().families() {
         let device = stage.device(family).map(ToString::to_string).unwrap_or_default();
         member.machine.network.run(|| Links::open()?.delete(&device))??;
+    }
+    Ok(())
+}
+
+/// The routes to other machines, each over the underlay.
+fn wipe_routes(stage: &mut Stage, number: u8) -> Result<(), Trouble> {
+    let sight = stage.look(number)?;
+    let all = sight.host.tables.iter().filter_map(|(_, tables)| tables.as_ref()).flat_map(Tables::entries);
+    for entry in all {
+        if let Entry::Route(_, Route { dev: Some(index), .. }) = entry {
+            let dev = Dev { index, name: IfName::new(UNDERLAY) };
+            apply(stage, number, &Op::Del { dev, entry })?;
+        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use super::agent::STATUS_PORT;
 use super::netns::Namespace;
 use super::sandbox;
 use super::stage::Stage;
+use crate::model::settings::Backend;
 
 /// Prints how to look inside, and waits for the end of the outer process.
 pub(super) fn hold(stage: &Stage) {
@@ -34,7 +35,9 @@ fn guide(stage: &Stage) -> String {
     for (member, other) in stage.members.values().zip(pods.iter().cycle().skip(1)) {
         let (machine, network) = (&member.machine, enter(&member.machine.network));
         lines.push(format!("\n  {:12}  {network} ip route", format!("{}:", machine.name)));
-        for command in ["ip neighbour show nud permanent", "bridge fdb show dev flannel.1", "ip monitor"] {
+        let tables = ["ip neighbour show nud permanent", "bridge fdb show dev flannel.1"];
+        let tables = tables.iter().filter(|_| stage.backend() == Backend::Vxlan);
+        for command in tables.chain(&["ip monitor"]) {
             lines.push(format!("                {network} {command}"));
         }
         lines.push(format!("                {network} curl -s http://127.0.0.1:{STATUS_PORT}/state"));

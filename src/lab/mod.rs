@@ -28,6 +28,7 @@ use std::process::ExitCode;
 use self::outcome::{Outcome, time};
 use self::stage::Stage;
 use self::tour::Voice;
+use crate::model::settings::Backend;
 
 /// What to build, and how to tell.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,8 @@ pub struct Options {
     pub nodes: u8,
     /// Networks that they are on, a router in between: 1 or 2.
     pub segments: u8,
+    /// How the agents get packets from machine to machine.
+    pub backend: Backend,
     /// IPv4 and IPv6.
     pub dual_stack: bool,
     /// Keep it up afterwards.

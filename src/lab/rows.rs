@@ -12,6 +12,7 @@ use crate::kernel::{Kernel, ObserveError};
 use crate::model::addr::{ByFamily, Family, Mac, Subnet, Vni};
 use crate::model::device::device_name;
 use crate::model::host::{Host, Scope};
+use crate::model::settings::Backend;
 use crate::model::table::{Entry, Tables};
 
 /// A row as an operator thinks of it, without metric and protocol.
@@ -56,10 +57,10 @@ impl fmt::Display for Row {
 }
 
 /// What the lab looks at on each machine; `ways` if there is direct routing.
-pub fn scope(networks: ByFamily<Option<Subnet>>, ways: bool) -> Scope {
-    let vni = Vni::new(1);
+pub fn scope(networks: ByFamily<Option<Subnet>>, backend: Backend, ways: bool) -> Scope {
+    let vni = Vni::new(1).filter(|_| backend == Backend::Vxlan);
     let device = |family| networks.get(family).and(vni).map(|vni| device_name(family, vni));
-    Scope { devices: ByFamily::from_fn(device), networks, reach: None, ways }
+    Scope { devices: ByFamily::from_fn(device), networks, reach: None, ways: ways || backend == Backend::HostGw }
 }
 
 /// The rows that every other node's annotations ask for, on the machine of this name.
@@ -70,8 +71,8 @@ pub fn wanted(nodes: &[Value], me: &str, families: impl Iterator<Item = Family>)
     pairs.flatten().collect()
 }
 
-/// A node's three rows in one family; `None` if it has announced nothing.
-pub fn peer(node: &Value, family: Family) -> Option<[Row; 3]> {
+/// A node's rows in one family: three with VXLAN, one with host-gw. `None` if it has announced nothing.
+pub fn peer(node: &Value, family: Family) -> Option<Vec<Row>> {
     let (ip_key, data_key) = match family {
         Family::V4 => ("public-ip", "backend-data"),
         Family::V6 => ("public-ipv6", "backend-v6-data"),
@@ -80,10 +81,13 @@ pub fn peer(node: &Value, family: Family) -> Option<[Row; 3]> {
     let cidrs = node["spec"]["podCIDRs"].as_array()?;
     let cidr =
         cidrs.iter().filter_map(|cidr| cidr.as_str()?.parse::<Subnet>().ok()).find(|cidr| cidr.family() == family)?;
+    let ip: IpAddr = annotation(ip_key)?.parse().ok()?;
+    if annotation("backend-type") == Some(Backend::HostGw.label()) {
+        return Some(vec![Row::Direct(cidr, ip)]);
+    }
     let data: Value = serde_json::from_str(annotation(data_key)?).ok()?;
     let mac: Mac = data["VtepMAC"].as_str()?.parse().ok()?;
-    let ip: IpAddr = annotation(ip_key)?.parse().ok()?;
-    Some([Row::Route(cidr, cidr.base()), Row::Neighbour(cidr.base(), mac), Row::Fdb(mac, ip)])
+    Some(vec![Row::Route(cidr, cidr.base()), Row::Neighbour(cidr.base(), mac), Row::Fdb(mac, ip)])
 }
 
 /// The direct routes that direct routing adds on a machine that looks so: to every node whose public IP is in
@@ -159,6 +163,10 @@ mod tests {
                 "fdb        02:00:00:00:00:01 dst 192.168.174.11 self permanent",
             ]
         );
-        assert!(wanted(&[node], "a", [Family::V4].into_iter()).is_empty(), "not for itself");
+        assert!(wanted(&[node.clone()], "a", [Family::V4].into_iter()).is_empty(), "not for itself");
+        node["metadata"]["annotations"]["flannel.alpha.coreos.com/backend-type"] = "host-gw".into();
+        let rows = peer(&node, Family::V4).expect("one row");
+        assert_eq!(rows[0].to_string(), "route      10.244.1.0/24 via 192.168.174.11");
+        assert_eq!(rows.len(), 1);
     }
 }

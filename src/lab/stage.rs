@@ -15,6 +15,7 @@ use super::topology::{Addressing, Machine, Underlay};
 use crate::kernel::netlink::Netlink;
 use crate::model::addr::{Family, IfName};
 use crate::model::host::Scope;
+use crate::model::settings::Backend;
 
 /// Where the API server listens, on the underlay's bridge.
 const API_PORT: u16 = 8080;
@@ -47,6 +48,7 @@ pub struct Stage {
     pub members: BTreeMap<u8, Member>,
     /// How long it waits for anything before it calls it broken; [`PATIENCE`] unless set.
     pub patience: Duration,
+    backend: Backend,
     scope: Scope,
     program: PathBuf,
     directory: PathBuf,
@@ -72,7 +74,7 @@ pub enum Trouble {
 
 impl Stage {
     /// Builds the underlay and the API server in the calling thread's namespace. Files go to `directory`,
-    /// agents run `program`.
+    /// agents run `program`, with the backend VXLAN.
     ///
     /// # Errors
     /// If the kernel refuses any of it.
@@ -80,17 +82,37 @@ impl Stage {
         let underlay = Underlay::build(addressing)?;
         let server = ApiServer::start(TcpListener::bind((underlay.address(), API_PORT))?)?;
         fs::create_dir_all(directory)?;
-        fs::write(directory.join("net-conf.json"), addressing.net_conf().to_string())?;
-        Ok(Self {
+        let stage = Self {
             underlay,
             server,
             members: BTreeMap::new(),
             patience: PATIENCE,
-            scope: rows::scope(addressing.networks(), addressing.segments > 1),
+            backend: Backend::Vxlan,
+            scope: Scope::default(),
             program: program.to_owned(),
             directory: directory.to_owned(),
             show_logs,
-        })
+        };
+        stage.with(Backend::Vxlan)
+    }
+
+    /// The same with this backend, for agents that are started from now on.
+    ///
+    /// # Errors
+    /// If the agents' configuration cannot be written.
+    pub fn with(mut self, backend: Backend) -> Result<Self, Trouble> {
+        let addressing = self.underlay.addressing();
+        let mut conf = addressing.net_conf();
+        conf["Backend"]["Type"] = backend.label().into();
+        fs::write(self.directory.join("net-conf.json"), conf.to_string())?;
+        self.backend = backend;
+        self.scope = rows::scope(addressing.networks(), backend, addressing.segments > 1);
+        Ok(self)
+    }
+
+    /// The agents' backend.
+    pub const fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// Builds the n-th machine; its Node and its agent are yet to come.
@@ -161,7 +183,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The name of the agents' device of a family, if the family is in use.
+    /// The name of the agents' device of a family, if the family is in use and the backend has one.
     pub const fn device(&self, family: Family) -> Option<&IfName> {
         self.scope.devices.get(family).as_ref()
     }

@@ -12,6 +12,7 @@ use super::rows::{self, Row};
 use super::stage::{Stage, Trouble};
 use super::topology::{Addressing, Prefixed, name};
 use crate::model::addr::Family;
+use crate::model::settings::Backend;
 use crate::model::table::{Entry, Tables};
 
 /// The narrator; silent if a program listens.
@@ -36,7 +37,8 @@ pub(super) fn run(options: Options, directory: &Path, voice: Voice) -> (Option<S
     let begun = Instant::now();
     let mut outcome = Outcome { nodes: options.nodes, dual_stack: options.dual_stack, ..Outcome::default() };
     let addressing = Addressing { dual_stack: options.dual_stack, segments: options.segments };
-    let mut stage = match Stage::build(addressing, Path::new("/proc/self/exe"), directory, options.logs) {
+    let built = Stage::build(addressing, Path::new("/proc/self/exe"), directory, options.logs);
+    let mut stage = match built.and_then(|stage| stage.with(options.backend)) {
         Ok(stage) => stage,
         Err(trouble) => {
             outcome.problem = Some(trouble.to_string());
@@ -69,6 +71,16 @@ const PICTURE: &str = "
    └──────────────────────┘           └──────────────────────┘
 ";
 
+/// The same with host-gw.
+const PICTURE_WITHOUT_TUNNEL: &str = "
+    node-1  192.168.174.11             node-2  192.168.174.12
+   ┌──────────────────────┐           ┌──────────────────────┐
+   │ pod 10.244.1.2       │           │ pod 10.244.2.2       │
+   │  └─ cni0             │           │  └─ cni0             │   … node-3, …
+   │      └─ eth0 ════════╪═══════════╪══════ eth0           │
+   └──────────────────────┘           └──────────────────────┘
+";
+
 impl Tour<'_> {
     fn go(&mut self) -> Result<(), Trouble> {
         self.build()?;
@@ -88,12 +100,15 @@ impl Tour<'_> {
     fn build(&mut self) -> Result<(), Trouble> {
         let last = self.options.nodes;
         let wires = if self.options.segments > 1 { "two wires, a router in between" } else { "one wire" };
-        self.voice.say(&format!("1. {last} machines on {wires}\n{PICTURE}"));
-        self.voice.say(
-            "   Each machine is a network namespace. The cluster is an API server in memory with a Node object for\n   \
-             each. On each machine runs `weft run`, as in production; whatever is between flannel.1 and flannel.1\n   \
-             is its work.\n",
-        );
+        let (picture, work) = match self.options.backend {
+            Backend::Vxlan => (PICTURE, "whatever is between flannel.1 and flannel.1\n   is its work."),
+            Backend::HostGw => (PICTURE_WITHOUT_TUNNEL, "the routes from eth0 to eth0 are its\n   work."),
+        };
+        self.voice.say(&format!(
+            "1. {last} machines on {wires}\n{picture}\n   \
+             Each machine is a network namespace. The cluster is an API server in memory with a Node object for\n   \
+             each. On each machine runs `weft run`, as in production; {work}\n"
+        ));
         let begun = Instant::now();
         for number in 1..=last {
             self.stage.add_machine(number)?;
@@ -119,8 +134,15 @@ impl Tour<'_> {
         for (key, value) in node["metadata"]["annotations"].as_object().into_iter().flatten() {
             self.voice.say(&format!("     {key}: {}", value.as_str().unwrap_or_default()));
         }
-        self.voice.say("\n   node-1 has made its device, and for node-2 three rows that lead a packet there:\n");
+        self.voice.say(match self.options.backend {
+            Backend::Vxlan => "\n   node-1 has made its device, and for node-2 three rows that lead a packet there:\n",
+            Backend::HostGw => "\n   node-1 has no device for it, and for node-2 one row that leads a packet there:\n",
+        });
         let sight = self.stage.look(1)?;
+        let tunnel = sight.host.links.iter().any(|link| link.name.as_str().starts_with("flannel"));
+        if tunnel != (self.options.backend == Backend::Vxlan) {
+            return Err(Trouble::Unproven(format!("node-1 has a device for a tunnel: {tunnel}")));
+        }
         for family in self.families() {
             let device = sight.host.links.iter().find(|link| Some(&link.name) == self.stage.device(family));
             if let Some(link) = device {
@@ -129,7 +151,7 @@ impl Tour<'_> {
             }
             for row in rows::peer(&node, family).into_iter().flatten().filter(|row| sight.rows.contains(row)) {
                 let why = match row {
-                    Row::Direct(..) => "its pods are there,",
+                    Row::Direct(..) => "its pods are behind that machine.",
                     Row::Route(..) => "its pods are behind its end of the tunnel,",
                     Row::Neighbour(..) => "that end has this MAC,",
                     Row::Fdb(..) => "and this MAC is at this machine: send it there, in UDP.",
@@ -154,8 +176,8 @@ impl Tour<'_> {
              No one tells the agent; it hears the kernel. Pings to node-3 must not notice what is node-2's.\n",
         );
         for family in self.families() {
-            for wound in Wound::ALL {
-                let scene = breakage::inflict(self.stage, family, wound, self.options.nodes > 2)?;
+            for wound in Wound::all(self.options.backend) {
+                let scene = breakage::inflict(self.stage, family, *wound, self.options.nodes > 2)?;
                 self.tell(scene);
             }
         }
@@ -228,9 +250,11 @@ impl Tour<'_> {
         self.stage.server.delete_node(&name(2));
         self.stage.add_node(2);
         self.stage.settle()?;
-        let what = format!("{} is installed anew, with another MAC: its agent starts", name(2));
+        let tunnel = self.options.backend == Backend::Vxlan;
+        let other = if tunnel { ", with another MAC" } else { "" };
+        let what = format!("{} is installed anew{other}: its agent starts", name(2));
         let scene = heal::measure(self.stage, &what, Traffic::between(1, 2), None, |stage| stage.start_agent(2))?;
-        if announced(self.stage) == before {
+        if tunnel && announced(self.stage) == before {
             return Err(Trouble::Unproven("node-2 was installed anew but announces its old MAC".to_owned()));
         }
         self.tell(scene);

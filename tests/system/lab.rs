@@ -15,6 +15,7 @@ use crate::sandbox::eventually;
 crate::tests![
     the_lab_heals_everything,
     a_node_that_changes_its_network_loses_nothing,
+    the_lab_without_a_tunnel_heals_everything,
     the_lab_needs_no_root_and_no_other_program,
     the_tour_is_told_to_people,
     the_smallest_lab_has_two_machines,
@@ -72,6 +73,30 @@ fn a_node_that_changes_its_network_loses_nothing() {
         assert_eq!((&scene["lost"], &scene["beside_lost"]), (&0.into(), &0.into()), "{scene}");
         assert!(scene["sent"].as_u64().unwrap() > 50, "{scene}");
     }
+}
+
+fn the_lab_without_a_tunnel_heals_everything() {
+    let host_gw = ["lab", "--backend", "host-gw", "--dual-stack"];
+    let found = outcome(&weft(&host_gw).arg("--json").output().unwrap());
+    assert_eq!((&found["ok"], found["pings"].as_u64()), (&Value::Bool(true), Some(72)));
+    let scenes = found["scenes"].as_array().unwrap();
+    let words =
+        ["route deleted", "route deleted, IPv6", "node-4 joins", "node-2 is installed", "node-4 leaves", "no API"];
+    assert_eq!(scenes.len(), words.len(), "{scenes:#?}");
+    for (scene, word) in scenes.iter().zip(words) {
+        assert!(scene["what"].as_str().unwrap().contains(word), "{word}: {scene}");
+        assert!(scene["healed_ms"].as_f64().unwrap() > 0.0 && scene["sent"].as_u64().unwrap() > 0, "{scene}");
+    }
+    assert_eq!(scenes[4]["lost"], 0, "a node that leaves costs others nothing");
+    let told = text(&weft(&host_gw).output().unwrap().stdout);
+    for words in ["backend-type: host-gw", "route      10.244.2.0/24 via 192.168.174.12 ", "Everything healed."] {
+        assert!(told.contains(words), "{words:?} in\n{told}");
+    }
+    assert!(!told.contains("flannel.1") && !told.contains("MAC"), "{told}");
+    let refused = weft(&["lab", "--backend", "host-gw", "--segments", "2"]).output().unwrap();
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("--backend host-gw does not go with --segments 2") && said.lines().count() == 1, "{said}");
 }
 
 fn the_lab_needs_no_root_and_no_other_program() {
