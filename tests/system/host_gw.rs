@@ -30,6 +30,8 @@ crate::tests![
 
 const PEERS: u32 = 50;
 const SOON: Duration = Duration::from_secs(20);
+/// By when the routes are back, counted from the moment at which the NIC has its addresses and routes again.
+const FLAP: Duration = Duration::from_secs(1);
 
 /// A node of a cluster with this backend.
 fn world(backend: &serde_json::Value) -> World {
@@ -202,6 +204,7 @@ fn routes_heal_and_follow_the_underlay() {
     add_default_routes();
     let took = until("the NIC has flapped", &should);
     println!("host-gw, NIC down and up: {} ms", took.as_millis());
+    assert!(took <= FLAP, "the NIC has flapped: {took:?}");
     // Another address: announced, and the routes stay.
     sh(&format!(
         "ip address del {}/16 dev {UNDERLAY}\n ip address add 172.16.0.99/16 dev {UNDERLAY}",
@@ -357,7 +360,9 @@ fn flannels_direct_routes_are_taken_over_and_given_back_without_losing_a_packet(
         let is = direct();
         if is == wanted(1..=PEERS, true) { Ok(()) } else { Err(is.len()) }
     });
-    println!("direct routing, NIC down and up: {} ms", begun.elapsed().as_millis());
+    let took = begun.elapsed();
+    println!("direct routing, NIC down and up: {} ms", took.as_millis());
+    assert!(took <= FLAP, "the NIC has flapped: {took:?}");
     world.take_agent().terminate();
     nothing_lost(&pod, "handed over to flannel with direct routing", || {
         text(&cleanup(&world, &["--hand-over", "--yes"]));
