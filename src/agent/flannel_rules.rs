@@ -15,7 +15,7 @@ use crate::kernel::{flannel, legacy};
 use crate::model::addr::{ByFamily, Family};
 use crate::model::leftover::{Leftover, Seen};
 use crate::plan::leftovers::{Ground, Leftovers};
-use crate::reconcile::Report;
+use crate::reconcile::{Report, Verdict};
 use crate::status::FlannelRules as Shown;
 
 /// How often it looks at the start, and while there is something to remove or was a moment ago.
@@ -24,6 +24,9 @@ const SOON: Duration = Duration::from_secs(1);
 const FIRST: u32 = 10;
 /// How often it looks otherwise.
 const PERIOD: Duration = Duration::from_secs(30);
+
+/// How long what stays is not warned of while no pass has converged: what is to stand in its place is on its way.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// It looks every `PERIOD`, and waits for the first pass before it begins: for that it beats too.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -53,10 +56,18 @@ impl FlannelRules {
                 Err(_) => {}
             }
         }
-        let mut soon = FIRST;
+        let (mut soon, mut settled, mut told) = (FIRST, false, Vec::new());
+        let began = self.clock.now();
         loop {
             self.heartbeat.beat(self.clock.now());
-            soon = if self.look(&mut leftovers) { FIRST } else { soon.saturating_sub(1) };
+            // Before the look: what it sees is then no older.
+            settled = settled || self.has_converged() || self.clock.now().saturating_sub(began) > GRACE;
+            let (removed, stays) = self.look(&mut leftovers);
+            soon = if removed { FIRST } else { soon.saturating_sub(1) };
+            if settled {
+                stays.iter().filter(|text| !told.contains(*text)).for_each(|text| warn!("{text}"));
+                told = stays;
+            }
             tokio::time::sleep(if soon > 0 { SOON } else { PERIOD }).await;
             if self.reports.has_changed().is_err() {
                 return;
@@ -64,8 +75,12 @@ impl FlannelRules {
         }
     }
 
-    /// Looks, and removes what may go. Whether there was any.
-    fn look(&self, leftovers: &mut Leftovers) -> bool {
+    fn has_converged(&self) -> bool {
+        self.reports.borrow().as_ref().is_some_and(|report| report.verdict == Verdict::Converged)
+    }
+
+    /// Looks, and removes what may go. Whether there was any, and why what is there stays.
+    fn look(&self, leftovers: &mut Leftovers) -> (bool, Vec<String>) {
         let (mut seen, mut problems) = (Vec::new(), BTreeMap::new());
         for family in Family::BOTH {
             match flannel::find(family) {
@@ -88,8 +103,11 @@ impl FlannelRules {
             }
         }
         let stays = self.stays(leftovers, &decision.remove, decision.stays, &seen, grounds);
-        self.show(removed, problems.into_values().chain(stays).collect());
-        !decision.remove.is_empty()
+        let stays: Vec<String> = problems.into_values().chain(stays).collect();
+        let mut shown = self.shown.lock();
+        shown.removed += removed;
+        shown.stays.clone_from(&stays);
+        (!decision.remove.is_empty(), stays)
     }
 
     /// Why each of those that are still there is, those included that could not be removed just now.
@@ -119,14 +137,5 @@ impl FlannelRules {
             let stand_in = if is_on(family) { family } else { other };
             if *ours.get(stand_in) { Ground::Ours } else { Ground::Nothing }
         })
-    }
-
-    fn show(&self, removed: u64, stays: Vec<String>) {
-        let mut shown = self.shown.lock();
-        shown.removed += removed;
-        for text in stays.iter().filter(|text| !shown.stays.contains(text)) {
-            warn!("{text}");
-        }
-        shown.stays = stays;
     }
 }

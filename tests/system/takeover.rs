@@ -135,6 +135,8 @@ impl Cluster {
             });
             assert!(agent.runs());
         });
+        let log = agent.log();
+        assert!(!log.iter().any(|line| line.contains("rules of flannel stay")), "they went: {log:#?}");
         self.agents.insert(number, agent);
     }
 
@@ -233,6 +235,10 @@ fn a_flanneld_that_goes_on_is_named() {
         "they are left alone",
         "leaves them alone; to remove them by hand: nft delete table ip flannel-ipv4",
     );
+    within(Duration::from_secs(20), "the log says so too", || {
+        let log = world.agent().log();
+        log.iter().any(|line| line.contains("WARN rules of flannel stay")).then_some(()).ok_or(log)
+    });
     world.take_agent().terminate();
     world.arguments.push("--ip-masq".to_owned());
     world.start();
