@@ -122,6 +122,7 @@ fn sources(
         subnet_file: Arc::default(),
         flannel_rules: Arc::default(),
         host: Arc::default(),
+        host_unseen: Arc::default(),
         cni: config.cni.as_ref().map(|cni| Arc::new(Mutex::new(CniFile::unwritten(&cni.dir, cni.form)))),
     }
 }
@@ -157,6 +158,7 @@ fn host_watch(config: &RunConfig, sources: &Sources) -> HostWatch {
         overlay: config.settings.overlay.clone(),
         reports: sources.reports.clone(),
         shown: sources.host.clone(),
+        unseen: sources.host_unseen.clone(),
         heartbeat: sources.heartbeats.of("host", host_watch::LIMIT),
         clock: sources.clock,
     }

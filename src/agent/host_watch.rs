@@ -40,6 +40,8 @@ pub struct HostWatch {
     pub reports: watch::Receiver<Option<Arc<Report>>>,
     /// For `/state` and metrics.
     pub shown: Shown,
+    /// Of what nothing can be told here, for `/state`.
+    pub unseen: Arc<Mutex<Vec<String>>>,
     /// Shows that the loop goes round.
     pub heartbeat: Arc<Heartbeat>,
     /// Since the agent started.
@@ -55,6 +57,7 @@ impl HostWatch {
         let mut dropped = Vec::new();
         for round in (0..ROUNDS).cycle() {
             self.heartbeat.beat(self.clock.now());
+            *self.unseen.lock() = unseen(&places);
             let mut now = self.round(&places);
             if round == 0 {
                 dropped = self.dropped();

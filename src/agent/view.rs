@@ -61,6 +61,8 @@ pub struct Sources {
     pub events: Arc<EventCounters>,
     /// What the host lacks.
     pub host: Shown,
+    /// Of what nothing can be told.
+    pub host_unseen: Arc<Mutex<Vec<String>>>,
     /// The CNI configuration's keeper's, if there is one.
     pub cni: Option<Arc<Mutex<Cni>>>,
     /// What became of flannel's packet rules.
@@ -114,6 +116,7 @@ impl Sources {
                 let problems = self.host.lock();
                 problems.iter().map(|problem| (problem.label, problem.text.clone())).collect()
             },
+            host_unseen: self.host_unseen.lock().clone(),
             host_labels: &crate::node::host::LABELS,
             cni: self.cni(),
             beats: self.beats(now),

@@ -226,7 +226,8 @@ pub fn unseen(places: &Places) -> Vec<String> {
     hidden
         .map(|(who, path)| {
             format!(
-                "whether {who} manages weft's devices is not known: {} is not there; right on a host without {who}, else                  mount it into the container, read-only",
+                "whether {who} manages weft's devices is not known: {} is not there; right on a host without {who}, else \
+                 mount it into the container, read-only",
                 path.display()
             )
         })

@@ -73,6 +73,8 @@ pub struct View {
     pub flannel_rules: FlannelRules,
     /// What the host lacks: a metric label and a sentence for the operator each.
     pub host_problems: Vec<(&'static str, String)>,
+    /// What of the host cannot be seen here, in sentences.
+    pub host_unseen: Vec<String>,
     /// The labels that there are.
     pub host_labels: &'static [&'static str],
     /// The CNI network configuration; `None` if weft keeps none.

@@ -168,6 +168,7 @@ impl World {
             },
             flannel_rules: FlannelRules { removed: 2, stays: vec!["rules of flannel stay".into()] },
             host_problems: vec![("networkd", "systemd-networkd manages flannel.1".into())],
+            host_unseen: vec!["whether NetworkManager manages weft's devices is not known".into()],
             host_labels: &weft::node::host::LABELS,
             cni: Some(Cni {
                 file: "/etc/cni/net.d/10-weft.conflist".into(),

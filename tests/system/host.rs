@@ -36,6 +36,10 @@ fn forwarding_is_turned_on_and_kept_on() {
     let state = world.agent().state();
     assert_eq!(state["host_problems"].to_string(), "[]");
     let log = world.agent().log();
+    let unseen: Vec<&str> = state["host_unseen"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    let said = log.iter().filter(|line| line.contains("manages weft's devices is not known"));
+    assert_eq!(said.clone().count(), unseen.len(), "what is logged is in /state too: {unseen:?}, {log:#?}");
+    assert!(said.zip(&unseen).all(|(line, text)| line.ends_with(text)), "{unseen:?}, {log:#?}");
     assert!(log.iter().any(|line| line.contains("turned on net.ipv4.ip_forward")), "{log:#?}");
     assert!(
         !log.iter().any(|line| line.contains("does not forward")),
