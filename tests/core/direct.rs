@@ -18,7 +18,7 @@ use weft::reconcile::{Leave, Verdict, leave};
 use crate::cluster::plain;
 use crate::meddling::Meddle;
 use crate::properties::cases;
-use crate::world::{World, cidr, device, flannel_route, ip, lock, network, pod_cidr, public_ip};
+use crate::world::{World, cidr, device, flannel_route, ip, network, pod_cidr, public_ip};
 
 const PEERS: u8 = 4;
 
@@ -42,7 +42,8 @@ pub(crate) fn near(family: Family, n: u8) -> IpAddr {
     public_ip(family, n + 1)
 }
 
-fn node(n: u8, is_near: bool) -> NodeRecord {
+/// A peer that is on the same network as we, or not.
+pub(crate) fn node(n: u8, is_near: bool) -> NodeRecord {
     let mut node = plain(n);
     for family in Family::BOTH {
         if let Standing::Usable(peer) = node.standing.get_mut(family) {
@@ -53,9 +54,8 @@ fn node(n: u8, is_near: bool) -> NodeRecord {
 }
 
 fn world() -> World {
-    let mut world = World::new();
+    let mut world = World::new().unwatched();
     world.settings.overlay.direct_routing = true;
-    lock(&world.watch).off = true;
     world.put_all((1..=PEERS).map(|n| node(n, n % 2 == 0)));
     world
 }
@@ -78,25 +78,26 @@ pub(crate) fn is_reached(net: &Net, dst: Subnet) -> bool {
     neighbour.is_some_and(|neighbour| tables.fdb.contains_key(&FdbKey { mac: neighbour.mac, remote: None }))
 }
 
-fn reached(net: &Net) -> BTreeSet<Subnet> {
-    let all = (1..=PEERS).flat_map(|n| Family::BOTH.map(|family| pod_cidr(family, n)));
-    all.filter(|dst| is_reached(net, *dst)).collect()
-}
-
 /// Everything that is nobody's business.
 pub(crate) fn foreign(net: &Net) -> Vec<(RouteKey, MainRoute)> {
     net.routes().filter(|(_, it)| it.route.protocol == 4).map(|(key, it)| (key, it.clone())).collect()
 }
 
-/// From now on panics at any operation of ours that cuts a peer off or touches a foreign route.
 fn watch(world: &mut World) {
-    let state = |net: &Net| (reached(net), foreign(net));
+    let wanted = Family::BOTH.into_iter().flat_map(|family| world.wanted(family)).map(|peer| peer.subnet).collect();
+    guard(world, wanted);
+}
+
+/// From now on panics at any operation of ours that cuts one of these pod CIDRs off, or touches a foreign route.
+pub(crate) fn guard(world: &mut World, wanted: BTreeSet<Subnet>) {
+    let state = move |net: &Net| {
+        let reached: BTreeSet<Subnet> = wanted.iter().copied().filter(|dst| is_reached(net, *dst)).collect();
+        (reached, foreign(net))
+    };
     let mut last = state(&world.kernel.net);
-    let wanted: BTreeSet<Subnet> =
-        Family::BOTH.into_iter().flat_map(|family| world.wanted(family)).map(|peer| peer.subnet).collect();
     world.kernel.check(move |net, tried| {
         let now = state(net);
-        let lost = last.0.difference(&now.0).find(|dst| wanted.contains(dst));
+        let lost = last.0.difference(&now.0).next();
         assert!(lost.is_none(), "{}: cut {lost:?} off", tried.op);
         assert_eq!(last.1, now.1, "{}: touched what is not ours", tried.op);
         last = now;

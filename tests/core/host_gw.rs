@@ -16,9 +16,9 @@ use weft::plan::cause::Cause;
 use weft::reconcile::{Input, Leave, PeerState, Verdict, leave, peers::peer_states, preview};
 
 use crate::cluster::{plain, unusable};
-use crate::direct::{connect, eth0, far, flannel_direct, flap, foreign, installed, is_reached, near, reroute};
+use crate::direct::{self, connect, eth0, flannel_direct, flap, installed, is_reached, near, reroute};
 use crate::properties::cases;
-use crate::world::{MINUTE, World, device, ip, lock, own, pod_cidr};
+use crate::world::{MINUTE, World, device, ip, own, pod_cidr};
 
 const PEERS: u8 = 4;
 
@@ -30,8 +30,7 @@ struct Site {
 
 impl Site {
     fn new(backend: Backend) -> Self {
-        let mut world = World::new();
-        lock(&world.watch).off = true;
+        let mut world = World::new().unwatched();
         world.settings.overlay.backend = backend;
         let mut site = Self { world, near: (1..=PEERS).map(|n| (n, true)).collect() };
         site.publish();
@@ -43,10 +42,9 @@ impl Site {
     }
 
     fn node(&self, n: u8) -> NodeRecord {
-        let mut node = plain(n);
+        let mut node = direct::node(n, self.near[&n]);
         for family in Family::BOTH {
             if let Standing::Usable(peer) = node.standing.get_mut(family) {
-                peer.public_ip = if self.near[&n] { near(family, n) } else { far(family, n) };
                 peer.mac = peer.mac.filter(|_| self.backend() == Backend::Vxlan);
             }
         }
@@ -78,21 +76,10 @@ impl Site {
         Family::BOTH.into_iter().flat_map(|family| of(family).map(move |(n, _)| pod_cidr(family, *n))).collect()
     }
 
-    /// From now on panics at any operation of ours that cuts a peer in reach off, or touches a foreign route.
+    /// From now on nothing of ours may cut off a peer in reach.
     fn watch(&mut self) {
         let wanted = self.in_reach();
-        let state = move |net: &Net| {
-            let reached: BTreeSet<Subnet> = wanted.iter().copied().filter(|dst| is_reached(net, *dst)).collect();
-            (reached, foreign(net))
-        };
-        let mut last = state(&self.world.kernel.net);
-        self.world.kernel.check(move |net, tried| {
-            let now = state(net);
-            let lost = last.0.difference(&now.0).next();
-            assert!(lost.is_none(), "{}: cut {lost:?} off", tried.op);
-            assert_eq!(last.1, now.1, "{}: touched what is not ours", tried.op);
-            last = now;
-        });
+        direct::guard(&mut self.world, wanted);
     }
 
     fn pass(&mut self) -> weft::reconcile::Report {
@@ -423,8 +410,7 @@ fn the_device_of_before_goes_when_every_route_is_there_and_not_before() {
 /// Nodes that are not listed any more: a list that was cut short must not take the device away either.
 #[test]
 fn the_device_of_before_waits_for_a_second_list_where_rows_do() {
-    let mut world = World::with_peers(30);
-    lock(&world.watch).off = true;
+    let mut world = World::with_peers(30).unwatched();
     world.pass();
     world.settings.overlay.backend = Backend::HostGw;
     world.restart();
