@@ -1,5 +1,6 @@
 //! Addresses that cannot be wrong once they exist.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -166,14 +167,18 @@ pub struct Subnet(IpNetwork);
 
 /// IPv4 first, then by address, then by length.
 impl Ord for Subnet {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        let place = |subnet: &Self| (subnet.family(), bits(subnet.base()), subnet.len());
-        place(self).cmp(&place(other))
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self.0, other.0) {
+            (IpNetwork::V4(a), IpNetwork::V4(b)) => (a.ip().to_bits(), a.prefix()).cmp(&(b.ip().to_bits(), b.prefix())),
+            (IpNetwork::V6(a), IpNetwork::V6(b)) => (a.ip().to_bits(), a.prefix()).cmp(&(b.ip().to_bits(), b.prefix())),
+            (IpNetwork::V4(_), IpNetwork::V6(_)) => Ordering::Less,
+            (IpNetwork::V6(_), IpNetwork::V4(_)) => Ordering::Greater,
+        }
     }
 }
 
 impl PartialOrd for Subnet {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }

@@ -4,41 +4,65 @@
 use crate::model::addr::{Family, Subnet, bits};
 use crate::model::node::{NodeRecord, Standing};
 
-/// For each node, whether it and another claim the same in this family: overlapping pod CIDRs, one MAC, one
-/// public IP. Where a public IP lies in the pod network, any pod CIDR may hold it: then it is said of all.
-pub(super) fn contested(family: Family, network: Subnet, nodes: &[&NodeRecord]) -> Vec<bool> {
+/// The nodes of a cluster, in the order in which they get what they claim in one family.
+#[derive(Debug, Default)]
+pub(super) struct Claimants<'a> {
+    /// Whose claims meet nobody else's, so that their order makes no difference: by pod CIDR, which is how
+    /// what they get is kept.
+    pub(super) alone: Vec<&'a NodeRecord>,
+    /// The others, the most senior first: by creation time, name and UID.
+    pub(super) contested: Vec<&'a NodeRecord>,
+}
+
+/// Who claims the same as another in this family: overlapping pod CIDRs, one MAC, one public IP. Where a public
+/// IP lies in the pod network, any pod CIDR may hold it: then everybody does.
+pub(super) fn claimants<'a>(family: Family, network: Subnet, nodes: &[&'a NodeRecord]) -> Claimants<'a> {
     let mut subnets: Vec<(u128, usize)> = Vec::with_capacity(nodes.len());
     let mut macs: Vec<(u64, usize)> = Vec::with_capacity(nodes.len());
     let mut public_ips: Vec<(u128, usize)> = Vec::with_capacity(nodes.len());
+    let mut without = Vec::new();
     for (at, node) in nodes.iter().enumerate() {
         if let Standing::Usable(peer) = node.standing.get(family) {
             if network.contains(peer.public_ip) {
-                return vec![true; nodes.len()];
+                return Claimants { alone: Vec::new(), contested: by_seniority(nodes.to_vec()) };
             }
             macs.extend(peer.mac.map(|mac| (mac.bits(), at)));
             public_ips.push((bits(peer.public_ip), at));
         }
-        if let Some(subnet) = subnet(family, node) {
-            subnets.push((bits(subnet.base()), at));
+        match subnet(family, node) {
+            Some(subnet) => subnets.push((bits(subnet.base()), at)),
+            None => without.push(at),
         }
     }
+    subnets.sort_unstable();
     let mut contested = vec![false; nodes.len()];
     let mut meet = |one: usize, other: usize| (contested[one], contested[other]) = (true, true);
     same(macs, &mut meet);
     same(public_ips, &mut meet);
-    subnets.sort_unstable();
-    // Of those that begin before, the one that ends last overlaps if any does.
+    overlapping(&subnets, |at| subnet(family, nodes[at]).map(|subnet| bits(subnet.last())), &mut meet);
+    let by_subnet = subnets.into_iter().map(|(_, at)| at).chain(without);
+    let (contested, alone): (Vec<usize>, Vec<usize>) = by_subnet.partition(|at| contested[*at]);
+    let nodes = |places: Vec<usize>| places.into_iter().map(|at| nodes[at]).collect();
+    Claimants { alone: nodes(alone), contested: by_seniority(nodes(contested)) }
+}
+
+fn by_seniority(mut nodes: Vec<&NodeRecord>) -> Vec<&NodeRecord> {
+    nodes.sort_unstable_by(|a, b| (a.created, &a.name, &a.uid).cmp(&(b.created, &b.name, &b.uid)));
+    nodes
+}
+
+/// Pod CIDRs by base. Of those that begin before one, the one that ends last overlaps it if any does.
+fn overlapping(subnets: &[(u128, usize)], last: impl Fn(usize) -> Option<u128>, meet: &mut impl FnMut(usize, usize)) {
     let mut before: Option<(u128, usize)> = None;
-    for (base, at) in subnets {
+    for (base, at) in subnets.iter().copied() {
         if let Some((last, other)) = before
             && base <= last
         {
             meet(at, other);
         }
-        let last = subnet(family, nodes[at]).map_or(base, |subnet| bits(subnet.last()));
+        let last = last(at).unwrap_or(base);
         before = before.filter(|(farthest, _)| *farthest >= last).or(Some((last, at)));
     }
-    contested
 }
 
 /// The pod CIDR that a node has or is to keep.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::claims::{Claims, Ground};
-use super::contested::contested;
+use super::contested::{Claimants, claimants};
 use super::direct::{OnLink, Routing};
 use crate::model::addr::{ByFamily, Family, IfIndex, Subnet};
 use crate::model::node::{NodeName, NodeRecord, Peer, Snapshot, Standing, Unusable};
@@ -88,17 +88,17 @@ pub enum Without {
 
 /// Works out what every family should hold. `ground` is what the host takes up where it takes part.
 pub fn desired(snapshot: &Snapshot, ground: &ByFamily<Option<Ground>>) -> Desired {
-    let mut by_seniority: Vec<&NodeRecord> = snapshot.nodes.values().map(AsRef::as_ref).collect();
-    by_seniority.sort_unstable_by(|a, b| (a.created, &a.name, &a.uid).cmp(&(b.created, &b.name, &b.uid)));
-    let family = |family| ground.get(family).as_ref().map(|ground| wanted(family, &by_seniority, ground));
+    let nodes: Vec<&NodeRecord> = snapshot.nodes.values().map(AsRef::as_ref).collect();
+    let family = |family| ground.get(family).as_ref().map(|ground| wanted(family, &nodes, ground));
     Desired { families: ByFamily::from_fn(family) }
 }
 
-fn wanted<'a>(family: Family, by_seniority: &[&'a NodeRecord], ground: &'a Ground) -> Wanted {
-    let (mut wanted, mut peers) = (Wanted::default(), Vec::new());
+fn wanted<'a>(family: Family, nodes: &[&'a NodeRecord], ground: &'a Ground) -> Wanted {
+    let (mut wanted, mut peers) = (Wanted::default(), Vec::with_capacity(nodes.len()));
     let mut claims = Claims::new(ground);
-    let contested = contested(family, ground.network, by_seniority);
-    for (node, contested) in by_seniority.iter().zip(contested) {
+    let Claimants { alone, contested } = claimants(family, ground.network, nodes);
+    let of_all = alone.into_iter().map(|node| (node, false)).chain(contested.into_iter().map(|node| (node, true)));
+    for (node, contested) in of_all {
         let name = &node.name;
         let without = match node.standing.get(family) {
             Standing::Absent(reason) => Without::Absent(reason.to_string()),

@@ -21,7 +21,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 
 /// The kernel under the code that is measured, with the time spent in it.
 pub(crate) struct Watched {
-    pub(crate) inner: Netlink,
+    /// Opened when it is used.
+    inner: Option<Netlink>,
     watch: Watch,
     observing: Took,
     applying: Took,
@@ -31,17 +32,29 @@ pub(crate) struct Watched {
 impl Kernel for Watched {
     fn observe(&mut self, scope: &Scope) -> Result<Host, ObserveError> {
         let watch = Watch::start();
-        let host = self.inner.observe(scope);
+        let host = self.netlink().observe(scope);
         self.observing += watch.took();
         host
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Ack> {
         let watch = Watch::start();
-        let acks = self.inner.apply(ops);
+        let acks = self.netlink().apply(ops);
         self.applying += watch.took();
         self.written = self.watch.took();
         acks
+    }
+}
+
+impl Watched {
+    pub(crate) fn netlink(&mut self) -> &mut Netlink {
+        self.inner.get_or_insert_with(|| Netlink::open().expect("netlink sockets"))
+    }
+
+    /// Nobody of ours hears what the kernel announces until the next look: what others do, or a floor, does not
+    /// pay for our ears.
+    pub(crate) fn close(&mut self) {
+        self.inner = None;
     }
 }
 
@@ -73,9 +86,8 @@ impl<'a> Machine<'a> {
     /// An underlay, and nothing of ours.
     pub(crate) fn new(cluster: &'a Cluster) -> Self {
         sandbox::underlay("eth0", &UNDERLAY);
-        let inner = Netlink::open().expect("netlink sockets");
         let (watch, none) = (Watch::start(), Took::default());
-        let kernel = Watched { inner, watch, observing: none, applying: none, written: none };
+        let kernel = Watched { inner: None, watch, observing: none, applying: none, written: none };
         Self { kernel, cluster }
     }
 
@@ -103,6 +115,15 @@ impl<'a> Machine<'a> {
     pub(crate) fn with_devices(&mut self) {
         self.pass(&self.cluster.empty, &mut Memory::default());
         std::thread::sleep(SETTLE);
+    }
+
+    /// No device, and everything done that the kernel had to do for those of before: freeing thousands of rows
+    /// goes on behind a device's end, at the cost of whoever runs then. The number of the last device.
+    pub(crate) fn afresh(&mut self) -> u32 {
+        self.with_devices();
+        let last = self.devices().into_iter().map(|(_, dev)| dev.index.0).max().expect("a device");
+        self.clear();
+        last
     }
 
     /// Everything in place.

@@ -102,6 +102,7 @@ impl<'a> Bench<'a> {
     }
 
     fn whole(&mut self) {
+        self.machine.afresh();
         let passed = self.machine.pass(&self.machine.cluster.full, &mut Memory::default());
         self.seen.whole.add(passed.total);
         self.seen.whole_written.add(passed.written);
@@ -121,9 +122,7 @@ impl<'a> Bench<'a> {
 
     /// The same with the making of the devices. They get the next numbers, one after the other.
     fn whole_floor(&mut self) {
-        self.machine.with_devices();
-        let last = self.machine.devices().into_iter().map(|(_, dev)| dev.index.0).max().expect("a device");
-        self.machine.clear();
+        let last = self.machine.afresh();
         let made = self.recorded.iter().filter_map(|op| match op {
             Op::Link(LinkOp::Create(spec)) => Some(spec.name.clone()),
             _ => None,
@@ -140,6 +139,7 @@ impl<'a> Bench<'a> {
     fn send(&mut self, ops: &[Op]) -> Took {
         let batches = Batches::new(&messages(ops));
         let mut raw = Raw::open();
+        self.machine.kernel.close();
         let watch = Watch::start();
         raw.send_batches(&batches);
         let took = watch.took();
@@ -167,7 +167,9 @@ impl<'a> Bench<'a> {
     fn flannels(&mut self) -> Each {
         self.machine.with_devices();
         let rows = self.machine.cluster.flannels();
-        Each::new(messages(&self.machine.sets(rows, true)))
+        let messages = Each::new(messages(&self.machine.sets(rows, true)));
+        self.machine.kernel.close();
+        messages
     }
 }
 

@@ -60,9 +60,9 @@ fn still(cluster: &Cluster, runs: usize) -> Still {
         let unchanged = Snapshot { generation: 5, ..cluster.full.clone() };
         let without = cluster.with(4, |nodes| drop(nodes.pop_first()));
         let mut measure = |at: usize, snapshot: &Snapshot, memory: &mut Memory| {
-            let before = machine.kernel.inner.counters().messages;
+            let before = machine.kernel.netlink().counters().messages;
             let passed = machine.pass(snapshot, memory);
-            let sent = machine.kernel.inner.counters().messages - before;
+            let sent = machine.kernel.netlink().counters().messages - before;
             kinds[at].1.take(&passed, sent, listener.heard().len() as u64);
         };
         measure(0, &cluster.full, &mut memory);

@@ -17,7 +17,7 @@ use crate::model::op::{Ack, LinkOp, Op, Refusal};
 
 /// Messages in one send. 64 already give all that batching gives; more would only keep a CNI plugin
 /// waiting longer.
-const MESSAGES: usize = 128;
+pub(super) const MESSAGES: usize = 128;
 /// Bytes in one send, well below the smallest usual send buffer.
 const BYTES: usize = 32 * 1024;
 

@@ -159,6 +159,9 @@ impl Kernel for Netlink {
             let ack = self.nft.as_mut().map(|nft| nft.commit(&op.changes, None));
             return vec![ack.unwrap_or_else(|| Ack::Unknown("there is no netlink socket to nf_tables".to_owned()))];
         }
+        if ops.len() > apply::MESSAGES {
+            self.monitor.mute();
+        }
         apply::apply(&mut self.channel, &mut self.counters, ops)
     }
 }

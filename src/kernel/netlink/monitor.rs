@@ -38,6 +38,9 @@ const GROUPS: [u32; 6] = [
     libc::RTNLGRP_IPV6_ROUTE,
 ];
 
+/// Those of the rows.
+const ROWS: [u32; 3] = [libc::RTNLGRP_NEIGH, libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV6_ROUTE];
+
 /// Ends a [`crate::kernel::Listen::wait`] from another thread. A wake-up before the wait ends it too; several
 /// before one wait count as one.
 #[derive(Clone, Debug)]
@@ -63,6 +66,8 @@ pub(super) struct Monitor {
     timer: TimerFd,
     /// What is worth waking for.
     interest: Interest,
+    /// Nothing is heard of rows, until the next look or the next wait.
+    muted: bool,
 }
 
 impl Monitor {
@@ -75,6 +80,7 @@ impl Monitor {
             woken: Arc::new(woken),
             timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?,
             interest: Interest::default(),
+            muted: false,
         };
         monitor.hear_nft();
         Ok(monitor)
@@ -121,6 +127,26 @@ impl Monitor {
         }
     }
 
+    /// Hears nothing of rows while a long batch is worked off. There is a notification of each of its changes:
+    /// delivering thousands costs a tenth of making them, fills the buffer, and says nothing that the look
+    /// after the batch does not see.
+    pub(super) fn mute(&mut self) {
+        self.muted = true;
+        for group in ROWS {
+            // One that cannot be left is heard.
+            let _ = self.channel.leave(group);
+        }
+    }
+
+    /// Hears everything again. Whether it was muted: then nobody knows what was missed.
+    fn unmute(&mut self, counters: &mut NetlinkCounters) -> bool {
+        let muted = std::mem::take(&mut self.muted);
+        if muted && ROWS.into_iter().any(|group| self.channel.join(group).is_err()) {
+            self.muted = !self.renew(counters);
+        }
+        muted
+    }
+
     /// Waits for a change, a wake-up or the end of the time. What does not matter is passed over and does not lengthen the wait: the deadline is in the kernel, in a timer.
     pub(super) fn wait(&mut self, timeout: Duration, counters: &mut NetlinkCounters) -> Heard {
         match self.try_wait(timeout, counters) {
@@ -134,6 +160,9 @@ impl Monitor {
     }
 
     fn try_wait(&mut self, timeout: Duration, counters: &mut NetlinkCounters) -> Result<Heard, Errno> {
+        if self.unmute(counters) {
+            return Ok(Heard::Changed);
+        }
         self.arm(timeout)?;
         loop {
             let [changed, woken, late, filtered] = self.poll()?;
@@ -223,17 +252,22 @@ impl Monitor {
 
     /// Throws away what has come in, and hears again what had failed: the observation that follows will see it.
     pub(super) fn forget(&mut self, counters: &mut NetlinkCounters) {
+        self.unmute(counters);
         for _ in 0..FEW {
             if !self.listen_to_nft(counters) {
                 break;
             }
         }
         self.hear_nft();
-        // What is left of a flood about our table costs one more look.
-        if self.is_emptied(counters) {
-            return;
+        // What is left of a flood about our table costs one more look. In one about anything else there is no
+        // end to it: the queue goes with the socket, however long it is.
+        if !self.is_emptied(counters) {
+            self.renew(counters);
         }
-        // In a flood there is no end to it: the queue goes with the socket, however long it is.
+    }
+
+    /// Hears with another socket from now on. Whether there is one.
+    fn renew(&mut self, counters: &mut NetlinkCounters) -> bool {
         match Channel::for_notifications(NETLINK_ROUTE, BUFFER, &GROUPS) {
             Ok(channel) => {
                 self.channel = channel;
@@ -241,11 +275,13 @@ impl Monitor {
                 if self.interest != Interest::default() {
                     self.filter();
                 }
+                true
             }
             Err(error) => {
                 counters.socket_errors += 1;
                 // What is left over costs one more look.
-                tracing::warn!(%error, "cannot open another netlink socket; keeping the one that is flooded");
+                tracing::warn!(%error, "cannot open another netlink socket to hear with; keeping the old one");
+                false
             }
         }
     }

@@ -72,6 +72,16 @@ impl Channel {
         Ok(channel)
     }
 
+    /// Hears a multicast group too.
+    pub(in crate::kernel) fn join(&mut self, group: u32) -> io::Result<()> {
+        self.socket.add_membership(group)
+    }
+
+    /// Hears a multicast group no longer.
+    pub(in crate::kernel) fn leave(&mut self, group: u32) -> io::Result<()> {
+        self.socket.drop_membership(group)
+    }
+
     fn open(protocol: isize, asked: usize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;

@@ -7,7 +7,7 @@ use weft::kernel::{Heard, Kernel as _, Listen as _};
 use weft::model::addr::Family;
 
 use crate::sandbox::{batch, eventually, json, sh};
-use crate::support::{Node, rows, scope, sets};
+use crate::support::{Node, rows, scope, set, sets};
 
 crate::tests![
     a_change_to_a_row_is_heard,
@@ -20,6 +20,7 @@ crate::tests![
     a_waker_ends_the_wait_from_another_thread,
     the_wait_ends_when_the_time_is_up,
     an_overrun_is_a_change_and_is_counted,
+    a_long_batch_of_ours_is_not_heard_and_nothing_after_it_is_missed,
     nf_tables_is_heard_as_soon_as_it_may_be,
 ];
 
@@ -206,6 +207,29 @@ fn an_overrun_is_a_change_and_is_counted() {
     node.observe();
     assert_eq!(node.kernel.wait(NOW), Heard::Nothing);
     assert_eq!(node.tables(Family::V4).neighbours.len(), 50_001);
+}
+
+fn a_long_batch_of_ours_is_not_heard_and_nothing_after_it_is_missed() {
+    let mut node = node_with_a_peer();
+    quiet(&mut node);
+    let dev = node.dev(Family::V4);
+    let again = || (1..=200).map(|number| set(&dev, rows(Family::V4, number)[2], true));
+    // More than the receive buffer holds: a replaced route is announced, whether it is another or not.
+    node.done(&(0..250).flat_map(|_| again()).collect::<Vec<_>>());
+    // What else happened meanwhile nobody knows: the wait after it is over at once, and so a look follows.
+    assert_eq!(node.kernel.wait(SOON), Heard::Changed);
+    quiet(&mut node);
+    assert_eq!(node.kernel.counters().overruns, 0);
+    for change in ["ip route del 10.244.1.0/24 proto 119", "ip link set flannel.1 down"] {
+        node.done(&again().collect::<Vec<_>>());
+        node.observe();
+        assert_eq!(node.kernel.wait(NOW), Heard::Nothing, "the look has seen it");
+        node.done(&again().collect::<Vec<_>>());
+        assert_eq!(node.kernel.wait(NOW), Heard::Changed, "nobody has looked");
+        assert_eq!(node.kernel.wait(NOW), Heard::Nothing);
+        sh(change);
+        assert_eq!(node.kernel.wait(NOW), Heard::Changed, "{change}");
+    }
 }
 
 fn nf_tables_is_heard_as_soon_as_it_may_be() {
