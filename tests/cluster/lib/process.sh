@@ -6,6 +6,8 @@ spawn() {
     shift
     EXEC=exec "$@" >>"$LOGS/$name.log" 2>&1 </dev/null &
     echo $! >"$RUN/$name.pid"
+    # Or bash would say of each in the middle of the results that it was killed.
+    disown $!
 }
 
 pid_of() {
