@@ -63,10 +63,13 @@ impl Events {
         let mut known: Option<Known> = None;
         while let Ok(new) = self.reports.has_changed() {
             self.heartbeat.beat(self.clock.now());
-            let (own, host) = (self.snapshots.borrow().own.clone(), self.host.lock().clone());
+            let own = self.snapshots.borrow().own.clone();
+            let host = self.host.lock().clone();
             if let Some(own) = own {
                 let stands = !new && known.as_ref().is_some_and(|known| known.own == own && known.host == host);
-                if !stands && let Some(report) = self.reports.borrow_and_update().clone() {
+                // By itself, as the reconciler waits for whoever still looks at a report.
+                let report = if stands { None } else { self.reports.borrow_and_update().clone() };
+                if let Some(report) = report {
                     known = Some(Known::of(own.clone(), host, &report, &mut lookout));
                 }
                 if let Some(known) = &known {

@@ -25,7 +25,8 @@ const FIRST: u32 = 10;
 /// How often it looks otherwise.
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// How long what stays is not warned of while no pass has converged: what is to stand in its place is on its way.
+/// How long what stays is not warned of while no pass that knew our Node has converged: what is to stand in its place
+/// is on its way.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// It looks every `PERIOD`, and waits for the first pass before it begins: for that it beats too.
@@ -57,11 +58,15 @@ impl FlannelRules {
             }
         }
         let (mut soon, mut settled, mut told) = (FIRST, false, Vec::new());
-        let began = self.clock.now();
+        let mut began = None;
         loop {
             self.heartbeat.beat(self.clock.now());
             // Before the look: what it sees is then no older.
-            settled = settled || self.has_converged() || self.clock.now().saturating_sub(began) > GRACE;
+            let report = self.reports.borrow().clone();
+            if let Some(report) = report.filter(|report| !settled && report.desired.is_some()) {
+                let now = self.clock.now();
+                settled = report.verdict == Verdict::Converged || now.saturating_sub(*began.get_or_insert(now)) > GRACE;
+            }
             let (removed, stays) = self.look(&mut leftovers);
             soon = if removed { FIRST } else { soon.saturating_sub(1) };
             if settled {
@@ -73,10 +78,6 @@ impl FlannelRules {
                 return;
             }
         }
-    }
-
-    fn has_converged(&self) -> bool {
-        self.reports.borrow().as_ref().is_some_and(|report| report.verdict == Verdict::Converged)
     }
 
     /// Looks, and removes what may go. Whether there was any, and why what is there stays.

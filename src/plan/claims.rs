@@ -130,7 +130,8 @@ impl Refused {
     }
 }
 
-/// The claims granted so far in one family that others may meet. Grant in order of seniority.
+/// The claims granted so far in one family that others may meet. Grant those that are contested in order of
+/// seniority; the others at any time, as nothing of theirs is kept.
 #[derive(Debug)]
 pub struct Claims<'a> {
     ground: &'a Ground,

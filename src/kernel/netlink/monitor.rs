@@ -41,6 +41,9 @@ const GROUPS: [u32; 6] = [
 /// Those of the rows.
 const ROWS: [u32; 3] = [libc::RTNLGRP_NEIGH, libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV6_ROUTE];
 
+/// How often a look takes the place of hearing where rows cannot be heard again.
+const DEAF: Duration = Duration::from_secs(1);
+
 /// Ends a [`crate::kernel::Listen::wait`] from another thread. A wake-up before the wait ends it too; several
 /// before one wait count as one.
 #[derive(Clone, Debug)]
@@ -131,10 +134,11 @@ impl Monitor {
     /// delivering thousands costs a tenth of making them, fills the buffer, and says nothing that the look
     /// after the batch does not see.
     pub(super) fn mute(&mut self) {
-        self.muted = true;
-        for group in ROWS {
-            // One that cannot be left is heard.
-            let _ = self.channel.leave(group);
+        if !std::mem::replace(&mut self.muted, true) {
+            for group in ROWS {
+                // One that cannot be left is heard.
+                let _ = self.channel.leave(group);
+            }
         }
     }
 
@@ -160,10 +164,11 @@ impl Monitor {
     }
 
     fn try_wait(&mut self, timeout: Duration, counters: &mut NetlinkCounters) -> Result<Heard, Errno> {
-        if self.unmute(counters) {
+        let missed = self.unmute(counters);
+        if missed && !self.muted {
             return Ok(Heard::Changed);
         }
-        self.arm(timeout)?;
+        self.arm(if missed { timeout.min(DEAF) } else { timeout })?;
         loop {
             let [changed, woken, late, filtered] = self.poll()?;
             if woken {
@@ -175,7 +180,7 @@ impl Monitor {
                 return Ok(Heard::Changed);
             }
             if late {
-                return Ok(Heard::Nothing);
+                return Ok(if missed { Heard::Changed } else { Heard::Nothing });
             }
         }
     }

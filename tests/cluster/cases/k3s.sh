@@ -21,7 +21,9 @@ k3ss_overlay_on_nodes_like_k3ss() {
     within 120 agents_are_ready
     figure "from kubectl apply -k overlays/k3s until every Node is Ready: $(seconds $((ready - began))); and every agent: $(seconds $(($(now) - began)))"
     pods_on_every_node
-    talkers | grep -v ' 10\.42\.' && fail "this pod has an address of another network"
+    talkers >"$RUN/talkers"
+    [[ -s $RUN/talkers ]] || fail "nobody to talk to"
+    grep -v ' 10\.42\.' "$RUN/talkers" && fail "this pod has an address of another network"
     everything_answers
     comes_off removal weft
     nodes_are_bare

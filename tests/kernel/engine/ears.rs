@@ -220,12 +220,20 @@ fn a_long_batch_of_ours_is_not_heard_and_nothing_after_it_is_missed() {
     assert_eq!(node.kernel.wait(SOON), Heard::Changed);
     quiet(&mut node);
     assert_eq!(node.kernel.counters().overruns, 0);
-    for change in ["ip route del 10.244.1.0/24 proto 119", "ip link set flannel.1 down"] {
+    for change in [
+        "ip route del 10.244.1.0/24 proto 119",
+        "ip -6 route del fd00:10:244:1::/64 proto 119",
+        "ip neigh del 10.244.1.0 dev flannel.1",
+        "bridge fdb del 0a:00:01:00:00:01 dev flannel-v6.1",
+        "ip link set flannel-v6.1 down",
+    ] {
         node.done(&again().collect::<Vec<_>>());
         node.observe();
         assert_eq!(node.kernel.wait(NOW), Heard::Nothing, "the look has seen it");
         node.done(&again().collect::<Vec<_>>());
         assert_eq!(node.kernel.wait(NOW), Heard::Changed, "nobody has looked");
+        // Other people's are sorted out as before.
+        sh("ip neigh replace 192.168.174.200 lladdr 0a:00:00:00:00:02 dev eth0 nud permanent");
         assert_eq!(node.kernel.wait(NOW), Heard::Nothing);
         sh(change);
         assert_eq!(node.kernel.wait(NOW), Heard::Changed, "{change}");
