@@ -151,7 +151,8 @@ impl Monitor {
         muted
     }
 
-    /// Waits for a change, a wake-up or the end of the time. What does not matter is passed over and does not lengthen the wait: the deadline is in the kernel, in a timer.
+    /// Waits for a change, a wake-up or the end of the time. What does not matter is passed over and does not lengthen
+    /// the wait: the deadline is in the kernel, in a timer.
     pub(super) fn wait(&mut self, timeout: Duration, counters: &mut NetlinkCounters) -> Heard {
         match self.try_wait(timeout, counters) {
             Ok(heard) => heard,
