@@ -327,11 +327,15 @@ fn the_alerts_are_those_of_the_documentation() {
     let rows = table.lines().skip_while(|line| !line.starts_with("| `")).take_while(|line| line.starts_with("| `"));
     let documented: BTreeSet<String> = rows
         .filter_map(|row| row.strip_prefix("| `")?.split_once(" | "))
-        .map(|(condition, _)| condition.replace(['\\', '`'], ""))
+        .map(|(condition, means)| {
+            let name = means.split(':').next().unwrap_or_default();
+            format!("{name}: {condition}").replace(['\\', '`'], "")
+        })
         .collect();
     let shipped = rules().into_iter().map(|rule| {
-        let expression = rule["expr"].as_str().expect("an expression");
-        rule.get("for").and_then(Value::as_str).map_or(expression.to_owned(), |time| {
+        let name = rule["alert"].as_str().expect("a name");
+        let expression = format!("{name}: {}", rule["expr"].as_str().expect("an expression"));
+        rule.get("for").and_then(Value::as_str).map_or(expression.clone(), |time| {
             let unit = time.len() - 1;
             format!("{expression} for {} {}", &time[..unit], &time[unit..])
         })
