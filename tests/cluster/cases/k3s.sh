@@ -2,7 +2,7 @@
 # docs/installing.md says to put there. k3s itself is not here.
 
 k3ss_overlay_on_nodes_like_k3ss() {
-    local began node ready
+    local node
     POD_CIDRS=10.42.0.0/16
     for node in a b c; do
         remove_node "$node"
@@ -12,14 +12,7 @@ k3ss_overlay_on_nodes_like_k3ss() {
     stop scheduler
     controllers
     three_nodes k3ss_plugins
-    within 60 nodes_lack_a_network a b c
-    remember_bare_nodes
-    began=$(now)
-    kubectl apply -k "$ROOT/manifests/overlays/k3s"
-    within 300 nodes_are_ready a b c
-    ready=$(now)
-    within 120 agents_are_ready
-    figure "from kubectl apply -k overlays/k3s until every Node is Ready: $(seconds $((ready - began))); and every agent: $(seconds $(($(now) - began)))"
+    comes_up -k manifests/overlays/k3s
     pods_on_every_node
     talkers >"$RUN/talkers"
     [[ -s $RUN/talkers ]] || fail "nobody to talk to"

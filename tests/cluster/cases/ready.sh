@@ -1,18 +1,23 @@
 # From a bare cluster to pods that talk.
 
 the_manifest_makes_every_node_ready() {
-    local began ready
     three_nodes
     # From here on every request of the agents counts (cases/confined.sh).
     wc -l <"$LOGS/audit.log" >"$RUN/audit-before"
+    comes_up -f manifests/weft.yaml
+}
+
+# comes_up -f|-k PATH: weft, on three bare nodes.
+comes_up() {
+    local began ready
     within 60 nodes_lack_a_network a b c
     remember_bare_nodes
     began=$(now)
-    kubectl apply -f "$ROOT/manifests/weft.yaml"
+    kubectl apply "$1" "$ROOT/$2"
     within 300 nodes_are_ready a b c
     ready=$(now)
     within 120 agents_are_ready
-    figure "from kubectl apply -f manifests/weft.yaml until every Node is Ready: $(seconds $((ready - began)))"
+    figure "from kubectl apply $1 $2 until every Node is Ready: $(seconds $((ready - began)))"
     figure "… and every agent too: $(seconds $(($(now) - began))); load $(cut -d' ' -f1 /proc/loadavg)"
 }
 
