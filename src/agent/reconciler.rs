@@ -13,8 +13,8 @@ use crate::model::backoff::Dice;
 use crate::model::node::Snapshot;
 use crate::model::settings::Settings;
 use crate::plan::bridge::Leases;
-use crate::plan::pace::{Ended, Pace};
-use crate::reconcile::{Input, Memory, Report, Verdict, pass};
+use crate::plan::pace::Pace;
+use crate::reconcile::{Input, Memory, Report, pass};
 
 /// The longest wait, so that the heartbeat goes on.
 const BEAT: Duration = Duration::from_secs(5);
@@ -72,24 +72,8 @@ impl Reconciler {
         let mut report = pass(kernel, &input, memory, began);
         let ended = self.clock.now();
         report.took = ended.saturating_sub(began);
-        pace.ended(ended, report.took, end_of(&report), report.next_try, jitter);
+        pace.ended(ended, report.took, report.ended(), report.next_try, jitter);
         (self.on_report)(&report);
         self.reports.send_replace(Some(Arc::new(report)));
-    }
-}
-
-fn end_of(report: &Report) -> Ended {
-    let families = || report.families.iter().filter_map(|(_, family)| family.as_ref());
-    match report.verdict {
-        Verdict::Blind(_) => Ended::Blind,
-        Verdict::Waiting(_) => Ended::Waiting,
-        Verdict::Converged => Ended::Done,
-        // One family waits for something, whatever the other does.
-        Verdict::Incomplete if families().any(|family| family.waiting.is_some()) => Ended::Waiting,
-        // What is pending says when it is due, what is withheld waits for the API server; if it is
-        // neither, the pass stopped half-way.
-        Verdict::Incomplete if report.next_try.is_some() => Ended::Done,
-        Verdict::Incomplete if families().any(|family| family.withheld.is_some()) => Ended::Done,
-        Verdict::Incomplete => Ended::Unfinished,
     }
 }

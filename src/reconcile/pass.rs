@@ -53,6 +53,7 @@ pub fn pass(kernel: &mut dyn Kernel, input: &Input<'_>, memory: &mut Memory, now
         changes: Vec::new(),
         wants_list: false,
         next_try: None,
+        half_way: false,
     };
     // Our own Node may be known before a list was whole: from one with an object that nobody can read.
     // Then entries are put in and none is taken out.
@@ -108,8 +109,10 @@ impl Pass<'_> {
                 None => false,
             });
             self.tell(&desired, &host);
-            if !filtered && wrote == [false, false] {
+            self.report.half_way = filtered || wrote != [false, false];
+            if !self.report.half_way {
                 self.report.verdict = self.verdict();
+                self.report.half_way = self.unread_filter(&host);
                 break;
             }
         }
@@ -186,6 +189,12 @@ impl Pass<'_> {
         let done = |family: &FamilyReport| family.ready && family.pending.is_empty() && family.withheld.is_none();
         let filtered = self.report.filter.iter().all(|(_, filter)| filter.in_place && filter.problem.is_none());
         if filtered && families().all(done) { Verdict::Converged } else { Verdict::Incomplete }
+    }
+
+    /// Whether a packet filter that matters could not be read.
+    fn unread_filter(&self, host: &Host) -> bool {
+        let unread = |family| host.filter_problem.get(family).is_some();
+        self.report.filter.iter().any(|(family, filter)| filter.problem.is_some() && unread(family))
     }
 
     /// Remembers how each family was left, for the causes of the next pass.

@@ -12,6 +12,7 @@ use crate::model::op::{Ack, Op};
 use crate::model::table::Kind;
 pub use crate::plan::cause::Cause;
 use crate::plan::desired::Desired;
+use crate::plan::pace::Ended;
 use crate::plan::shadow::Shadow;
 
 /// One pass.
@@ -41,6 +42,28 @@ pub struct Report {
     pub wants_list: bool,
     /// When something put off is due, since the agent started.
     pub next_try: Option<Duration>,
+    /// It stopped before a look found nothing that could be done, or it could not read the packet filter: nothing
+    /// else says when to look again.
+    pub half_way: bool,
+}
+
+impl Report {
+    /// How it ended, as far as the next pass is concerned.
+    pub fn ended(&self) -> Ended {
+        let families = || self.families.iter().filter_map(|(_, family)| family.as_ref());
+        match self.verdict {
+            Verdict::Blind(_) => Ended::Blind,
+            Verdict::Waiting(_) => Ended::Waiting,
+            Verdict::Converged => Ended::Done,
+            Verdict::Incomplete if self.half_way => Ended::Unfinished,
+            // One family waits for something, whatever the other does.
+            Verdict::Incomplete if families().any(|family| family.waiting.is_some()) => Ended::Waiting,
+            // What is put off says when it is due, what is withheld waits for the API server.
+            Verdict::Incomplete if self.next_try.is_some() => Ended::Done,
+            Verdict::Incomplete if families().any(|family| family.withheld.is_some()) => Ended::Done,
+            Verdict::Incomplete => Ended::Unfinished,
+        }
+    }
 }
 
 /// How a pass ended.

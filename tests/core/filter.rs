@@ -7,6 +7,7 @@ use weft::kernel::fake::Fate;
 use weft::model::addr::Family;
 use weft::model::filter::{FilterRules, Masquerade, VtepFilter};
 use weft::model::op::Op;
+use weft::plan::pace::Ended;
 use weft::reconcile::report::FilterReport;
 use weft::reconcile::{Report, Verdict};
 
@@ -94,7 +95,7 @@ fn while_a_family_cannot_be_read_all_is_told_as_it_was_and_the_other_is_kept_rig
     *world.kernel.net.filter_mut(Family::V6) = None;
     for _ in 0..2 {
         let report = world.pass();
-        assert_eq!(report.verdict, Verdict::Incomplete);
+        assert_eq!((&report.verdict, report.ended()), (&Verdict::Incomplete, Ended::Unfinished));
         let expected = FilterReport {
             problem: Some("reading nf_tables sets: no answer".into()),
             ..right.filter.get(Family::V4).clone()

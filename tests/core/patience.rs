@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use weft::kernel::fake::Fate;
-use weft::model::addr::{Family, IfIndex, IfName};
+use weft::kernel::fake::{Fate, Net};
+use weft::model::addr::{Family, IfIndex, IfName, Mac};
 use weft::model::op::{Dev, LinkOp, Op, Refusal};
 use weft::model::table::{Entry, Route, RouteKey};
 use weft::plan::cause::Cause;
+use weft::plan::pace::Ended;
 use weft::plan::verdict::{Verdict as Meaning, verdict};
 use weft::reconcile::{Report, Verdict};
 
@@ -108,6 +109,27 @@ fn a_route_of_somebody_else_that_was_not_in_the_way_brings_nothing_forward() {
         }
     });
     assert!(asked.len() < 20, "{asked:?}");
+}
+
+/// What is put off for a minute says nothing of what the pass did not get done.
+#[test]
+fn a_pass_that_somebody_kept_moving_the_ground_under_is_followed_by_another_soon() {
+    let mut world = World::with_peers(2);
+    let [Entry::Fdb(key, fdb), ..] = rows(&peer(family(), 1)) else { panic!("an FDB entry") };
+    world
+        .kernel
+        .rule(move |op| matches!(op.entry(), Some(Entry::Fdb(it, _)) if *it == key).then_some(Fate::Refused(12)));
+    run(&mut world, 5 * MINUTE, MINUTE, |_| ());
+    assert_eq!(world.pass().ended(), Ended::Done, "what is left is put off");
+    let index = world.kernel.net.index(&device(family())).unwrap();
+    let mut strays = (0..=u8::MAX).cycle().map(move |n| Mac([0x0e, 9, 9, 9, 9, n]));
+    let mut stray = move |net: &mut Net| net.put_fdb(index, strays.next().unwrap(), fdb);
+    stray(&mut world.kernel.net);
+    world.kernel.meddle(stray);
+    let report = world.pass();
+    assert!(report.next_try.is_some_and(|at| at > world.now + Duration::from_secs(10)), "{report:#?}");
+    assert_eq!(report.ended(), Ended::Unfinished);
+    world.converge();
 }
 
 fn tear_down_route(world: &mut World) {
