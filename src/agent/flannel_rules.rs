@@ -14,20 +14,10 @@ use super::heartbeat::Heartbeat;
 use crate::kernel::{flannel, legacy};
 use crate::model::addr::{ByFamily, Family};
 use crate::model::leftover::{Leftover, Seen};
-use crate::plan::leftovers::{Ground, Leftovers};
+use crate::plan::leftovers::{Ground, Leftovers, grounds};
+use crate::plan::lookout::{Lookout, PERIOD};
 use crate::reconcile::{Report, Verdict};
 use crate::status::FlannelRules as Shown;
-
-/// How often it looks at the start, and while there is something to remove or was a moment ago.
-const SOON: Duration = Duration::from_secs(1);
-/// How many such looks there are at the start, and after the last removal.
-const FIRST: u32 = 10;
-/// How often it looks otherwise.
-const PERIOD: Duration = Duration::from_secs(30);
-
-/// How long what stays is not warned of while no pass that knew our Node has converged: what is to stand in its place
-/// is on its way.
-const GRACE: Duration = Duration::from_secs(30);
 
 /// It looks every `PERIOD`, and waits for the first pass before it begins: for that it beats too.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -47,7 +37,7 @@ pub struct FlannelRules {
 impl FlannelRules {
     /// Runs until the reconciler is gone.
     pub async fn run(mut self) {
-        let mut leftovers = Leftovers::default();
+        let (mut leftovers, mut lookout) = (Leftovers::default(), Lookout::default());
         // The first pass puts in weft's own.
         loop {
             self.heartbeat.beat(self.clock.now());
@@ -57,23 +47,16 @@ impl FlannelRules {
                 Err(_) => {}
             }
         }
-        let (mut soon, mut settled, mut told) = (FIRST, false, Vec::new());
-        let mut began = None;
         loop {
-            self.heartbeat.beat(self.clock.now());
+            let now = self.clock.now();
+            self.heartbeat.beat(now);
             // Before the look: what it sees is then no older.
-            let report = self.reports.borrow().clone();
-            if let Some(report) = report.filter(|report| !settled && report.desired.is_some()) {
-                let now = self.clock.now();
-                settled = report.verdict == Verdict::Converged || now.saturating_sub(*began.get_or_insert(now)) > GRACE;
+            if let Some(report) = self.reports.borrow().as_ref().filter(|report| report.desired.is_some()) {
+                lookout.pass(report.verdict == Verdict::Converged, now);
             }
-            let (removed, stays) = self.look(&mut leftovers);
-            soon = if removed { FIRST } else { soon.saturating_sub(1) };
-            if settled {
-                stays.iter().filter(|text| !told.contains(*text)).for_each(|text| warn!("{text}"));
-                told = stays;
-            }
-            tokio::time::sleep(if soon > 0 { SOON } else { PERIOD }).await;
+            let (something, stays) = self.look(&mut leftovers);
+            lookout.news(&stays).iter().for_each(|text| warn!("{text}"));
+            tokio::time::sleep(lookout.pause(something)).await;
             if self.reports.has_changed().is_err() {
                 return;
             }
@@ -126,17 +109,12 @@ impl FlannelRules {
         stays.into_values().collect()
     }
 
-    /// What stands in the place of flannel's rules. For a family that is off there is nothing to stand in for: its
-    /// rules go with the other's.
+    /// What stands in the place of flannel's rules.
     fn grounds(&self) -> ByFamily<Ground> {
         let report = self.reports.borrow().clone();
-        let is_on = |family| report.as_ref().is_some_and(|report| report.families.get(family).is_some());
-        let stands_in = |family| report.as_ref().is_some_and(|report| report.filter.get(family).stands_in());
-        let ours = ByFamily::from_fn(|family| is_on(family) && stands_in(family));
-        ByFamily::from_fn(|family| {
-            let other = if family == Family::V4 { Family::V6 } else { Family::V4 };
-            let stand_in = if is_on(family) { family } else { other };
-            if *ours.get(stand_in) { Ground::Ours } else { Ground::Nothing }
-        })
+        grounds(ByFamily::from_fn(|family| {
+            let report = report.as_ref().filter(|report| report.families.get(family).is_some())?;
+            Some(report.filter.get(family).stands_in())
+        }))
     }
 }

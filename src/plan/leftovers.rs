@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::addr::ByFamily;
+use crate::model::addr::{ByFamily, Family};
 use crate::model::backoff::doubled;
 use crate::model::leftover::{Leftover, Seen};
 
@@ -28,6 +28,18 @@ pub enum Ground {
     Nothing,
     /// Our own rules, as the last look saw them.
     Ours,
+}
+
+/// What stands in their place in each family; of the families that are on (`Some`), whether our rules stand. In the
+/// place of a family that is off there is nothing to stand: its rules go with the other's.
+pub fn grounds(stands: ByFamily<Option<bool>>) -> ByFamily<Ground> {
+    ByFamily::from_fn(|family| {
+        let other = if family == Family::V4 { Family::V6 } else { Family::V4 };
+        match stands.get(family).or(*stands.get(other)) {
+            Some(true) => Ground::Ours,
+            Some(false) | None => Ground::Nothing,
+        }
+    })
 }
 
 /// What to do about what was seen.
@@ -127,7 +139,6 @@ fn pause(times: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::addr::Family;
     use crate::model::leftover::{Chain, Filter};
 
     const CHAIN: Leftover = Leftover::Chain(Filter::Legacy, Family::V4, Chain::Forward);
@@ -152,6 +163,22 @@ mod tests {
             assert_eq!(decision.remove, if goes { vec![CHAIN] } else { vec![] }, "{ground:?}");
             let why = decision.stays.get(&CHAIN).cloned().unwrap_or_default();
             assert!(why.contains(word) && (goes || why.contains("iptables-legacy -w -t filter -D FORWARD")), "{why}");
+        }
+    }
+
+    #[test]
+    fn the_rules_of_a_family_that_is_off_go_with_those_of_the_other() {
+        use Ground::{Nothing, Ours};
+        for (v4, v6, expected) in [
+            (Some(true), None, [Ours, Ours]),
+            (None, Some(true), [Ours, Ours]),
+            (Some(false), None, [Nothing, Nothing]),
+            (Some(true), Some(false), [Ours, Nothing]),
+            (Some(false), Some(true), [Nothing, Ours]),
+            (None, None, [Nothing, Nothing]),
+        ] {
+            let grounds = grounds(ByFamily { v4, v6 });
+            assert_eq!([grounds.v4, grounds.v6], expected, "{v4:?} {v6:?}");
         }
     }
 

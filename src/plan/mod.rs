@@ -16,6 +16,7 @@ pub mod handover;
 mod leaving;
 pub mod leftovers;
 pub mod local;
+pub mod lookout;
 pub mod next;
 pub mod ownership;
 pub mod pace;
