@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::config::{self, Task};
+use crate::lab::addressing::Stack;
 use crate::{agent, command, lab, logging};
 
 /// The version, as `weft version` prints it.
@@ -48,7 +49,11 @@ fn dispatch(task: Task) -> ExitCode {
             nodes: config.nodes,
             segments: config.segments,
             backend: config.backend.into(),
-            dual_stack: config.dual_stack,
+            stack: match (config.dual_stack, config.ipv6_only) {
+                (true, _) => Stack::Dual,
+                (false, true) => Stack::V6,
+                (false, false) => Stack::V4,
+            },
             hold: config.hold,
             json: config.json,
             logs: config.logs,

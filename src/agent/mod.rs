@@ -95,7 +95,7 @@ async fn supervise(config: RunConfig) -> Result<(), String> {
     let condition = if_any(condition.map(Upkeep::run));
     info!(version = env!("CARGO_PKG_VERSION"), node = &*config.node_name, "weft runs");
     tokio::select! {
-        _ = dead => return Err("the reconciler has died; see the log above".to_owned()),
+        _ = dead => {}
         never = watcher.run() => match never {},
         never = http => match never {},
         () = wake_on_change(handle, waker) => {}
@@ -107,7 +107,8 @@ async fn supervise(config: RunConfig) -> Result<(), String> {
         () = flannel_rules.run() => {}
         () = host_watch.run() => {}
     }
-    Ok(())
+    // Every loop goes on for ever; those that read the reconciler's reports end with it.
+    Err("the reconciler has died; see the log above".to_owned())
 }
 
 /// Runs a loop that may be turned off.

@@ -284,6 +284,9 @@ pub struct LabArgs {
     /// IPv4 and IPv6
     #[arg(long)]
     pub dual_stack: bool,
+    /// IPv6 alone
+    #[arg(long, conflicts_with = "dual_stack")]
+    pub ipv6_only: bool,
     /// Keep it up afterwards, and print how to look inside
     #[arg(long)]
     pub hold: bool,

@@ -1,11 +1,11 @@
 //! The wounds that the tour inflicts.
 
+use super::addressing::name;
 use super::heal::{self, Proof, Traffic};
 use super::link::Links;
 use super::outcome::Scene;
 use super::rows;
 use super::stage::{Stage, Trouble};
-use super::topology::name;
 use super::witness::Cry;
 use crate::kernel::Kernel;
 use crate::model::addr::{Family, IfName};
@@ -69,10 +69,10 @@ impl Wound {
 /// If it does not heal, or could not be inflicted.
 pub fn inflict(stage: &mut Stage, family: Family, wound: Wound, beside: bool) -> Result<Scene, Trouble> {
     let one_peer = !matches!(wound, Wound::Down | Wound::Gone);
-    let traffic = Traffic { through: (1, 2), beside: (beside && one_peer).then_some((1, 3)), v6: family == Family::V6 };
+    let traffic = Traffic { through: (1, 2), beside: (beside && one_peer).then_some((1, 3)), family };
     let (command, op) = prepare(stage, family, wound)?;
     let proof = Proof { on: 1, cry: wound.cry() };
-    let what = if traffic.v6 { format!("{}, IPv6", wound.label()) } else { wound.label().to_owned() };
+    let what = stage.of_family(wound.label(), family);
     let scene = heal::measure(stage, &what, traffic, Some(proof), |stage| match op {
         Some(op) => apply(stage, 1, &op),
         None => down(stage, family),

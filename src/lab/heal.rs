@@ -7,6 +7,7 @@ use super::outcome::Scene;
 use super::ping::{Stream, Tally};
 use super::stage::{Stage, Trouble};
 use super::witness::{Cry, Witness};
+use crate::model::addr::Family;
 
 /// The pace of the pings.
 const EVERY: Duration = Duration::from_millis(1);
@@ -21,14 +22,14 @@ pub struct Traffic {
     pub through: (u8, u8),
     /// Beside it: must not lose anything.
     pub beside: Option<(u8, u8)>,
-    /// IPv6 and not IPv4.
-    pub v6: bool,
+    /// Over which family.
+    pub family: Family,
 }
 
 impl Traffic {
-    /// From one machine's pod to another's, over IPv4, with nothing beside.
-    pub const fn between(from: u8, to: u8) -> Self {
-        Self { through: (from, to), beside: None, v6: false }
+    /// From one machine's pod to another's, with nothing beside.
+    pub const fn between(from: u8, to: u8, family: Family) -> Self {
+        Self { through: (from, to), beside: None, family }
     }
 }
 
@@ -52,8 +53,8 @@ pub fn measure(
     proof: Option<Proof>,
     act: impl FnOnce(&mut Stage) -> Result<(), Trouble>,
 ) -> Result<Scene, Trouble> {
-    let through = stream(stage, traffic.through, traffic.v6)?;
-    let beside = traffic.beside.map(|pair| stream(stage, pair, traffic.v6)).transpose()?;
+    let through = stream(stage, traffic.through, traffic.family)?;
+    let beside = traffic.beside.map(|pair| stream(stage, pair, traffic.family)).transpose()?;
     let witness = proof.map(|proof| witness(stage, proof.on)).transpose()?;
     thread::sleep(CALM);
     let begun = Instant::now();
@@ -77,11 +78,11 @@ pub fn measure(
     Ok(Scene { what: what.to_owned(), command: None, healed, through, beside })
 }
 
-fn stream(stage: &Stage, (from, to): (u8, u8), v6: bool) -> Result<Stream, Trouble> {
+fn stream(stage: &Stage, (from, to): (u8, u8), family: Family) -> Result<Stream, Trouble> {
     let missing = |number| Trouble::Unproven(format!("there is no machine {number}"));
     let from = stage.members.get(&from).ok_or_else(|| missing(from))?;
     let addresses = &stage.members.get(&to).ok_or_else(|| missing(to))?.machine.pod.addresses;
-    let ip = addresses.iter().find(|ip| ip.is_ipv6() == v6).ok_or_else(|| missing(to))?;
+    let ip = addresses.iter().find(|ip| Family::of(**ip) == family).ok_or_else(|| missing(to))?;
     Ok(Stream::start(&from.machine.pod.network, *ip, EVERY)?)
 }
 

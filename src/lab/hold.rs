@@ -6,7 +6,8 @@ use std::io::{Read, Write};
 use super::agent::STATUS_PORT;
 use super::netns::Namespace;
 use super::sandbox;
-use super::stage::Stage;
+use super::stage::{Member, Stage};
+use crate::model::addr::Family;
 use crate::model::settings::Backend;
 
 /// Prints how to look inside, and waits for the end of the outer process.
@@ -31,20 +32,39 @@ fn guide(stage: &Stage) -> String {
             "\n  the cluster:  nsenter -t {pid}{user} -n kubectl --kubeconfig /dev/null --server {url} get nodes -o yaml"
         ),
     ];
-    let pods: Vec<_> = stage.members.values().filter_map(|member| member.machine.pod.addresses.first()).collect();
-    for (member, other) in stage.members.values().zip(pods.iter().cycle().skip(1)) {
-        let (machine, network) = (&member.machine, enter(&member.machine.network));
-        lines.push(format!("\n  {:12}  {network} ip route", format!("{}:", machine.name)));
-        let tables = ["ip neighbour show nud permanent", "bridge fdb show dev flannel.1"];
-        let tables = tables.iter().filter(|_| stage.backend() == Backend::Vxlan);
-        for command in tables.chain(&["ip monitor"]) {
-            lines.push(format!("                {network} {command}"));
-        }
-        lines.push(format!("                {network} curl -s http://127.0.0.1:{STATUS_PORT}/state"));
-        lines.push(format!("  its pod:      {} ping {other}", enter(&machine.pod.network)));
+    let commands = looks(stage);
+    let others = stage.members.values().cycle().skip(1);
+    for (Member { machine, .. }, other) in stage.members.values().zip(others) {
+        let commands = commands.iter().map(|command| format!("{} {command}", enter(&machine.network)));
+        let pings = other.machine.pod.addresses.iter().map(|to| format!("{} ping {to}", enter(&machine.pod.network)));
+        lines.push(String::new());
+        lines.extend(below(&format!("{}:", machine.name), commands));
+        lines.extend(below("its pod:", pings));
     }
     lines.push("\nBreak something, and see `ip monitor` tell of its return.\n".to_owned());
     lines.join("\n")
+}
+
+/// Commands, with a word before the first.
+fn below(word: &str, commands: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
+    let words = std::iter::once(word).chain(std::iter::repeat(""));
+    words.zip(commands).map(|(word, command)| format!("  {word:14}{command}"))
+}
+
+/// What shows a machine's tables and its agent.
+fn looks(stage: &Stage) -> Vec<String> {
+    let [four, six] = Family::BOTH.map(|family| stage.underlay.addressing().stack.has(family));
+    let vxlan = stage.backend() == Backend::Vxlan;
+    let looks = [
+        (four, "ip route"),
+        (six, "ip -6 route"),
+        (vxlan, "ip neighbour show nud permanent"),
+        (vxlan && four, "bridge fdb show dev flannel.1"),
+        (vxlan && six, "bridge fdb show dev flannel-v6.1"),
+        (true, "ip monitor"),
+    ];
+    let looks = looks.into_iter().filter(|(there, _)| *there).map(|(_, command)| command.to_owned());
+    looks.chain([format!("curl -s http://127.0.0.1:{STATUS_PORT}/state")]).collect()
 }
 
 /// This process's number outside of its process namespace: `/proc` is still the outer one.

@@ -4,6 +4,7 @@
 //! ([`apiserver`]), and starts the real agent on each machine ([`agent`]). Then it shows, breaks and
 //! measures (`tour`). What it is made of is public: the tests of the whole agent stand on it.
 
+pub mod addressing;
 pub mod agent;
 pub mod apiserver;
 pub mod breakage;
@@ -25,6 +26,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use self::addressing::Stack;
 use self::outcome::{Outcome, time};
 use self::stage::Stage;
 use self::tour::Voice;
@@ -32,10 +34,6 @@ use crate::model::settings::Backend;
 
 /// What to build, and how to tell.
 #[derive(Clone, Copy, Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a flag of the command line, and any combination has a meaning"
-)]
 pub struct Options {
     /// Machines; at least two.
     pub nodes: u8,
@@ -43,8 +41,8 @@ pub struct Options {
     pub segments: u8,
     /// How the agents get packets from machine to machine.
     pub backend: Backend,
-    /// IPv4 and IPv6.
-    pub dual_stack: bool,
+    /// The families.
+    pub stack: Stack,
     /// Keep it up afterwards.
     pub hold: bool,
     /// Tell programs, not people.

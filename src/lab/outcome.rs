@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::addressing::Stack;
 use super::ping::Tally;
+use crate::model::addr::Family;
 
 /// One thing that happened, and how it ended.
 #[derive(Clone, Debug)]
@@ -27,8 +29,8 @@ pub struct Scene {
 pub struct Outcome {
     /// Machines at the start.
     pub nodes: u8,
-    /// Whether IPv6 was there too.
-    pub dual_stack: bool,
+    /// The families.
+    pub stack: Stack,
     /// From nothing to all tables right.
     pub built: Duration,
     /// Pings of everybody to everybody, all answered.
@@ -57,7 +59,8 @@ impl Outcome {
             })
         };
         json!({
-            "ok": self.ok(), "nodes": self.nodes, "dual_stack": self.dual_stack, "built_ms": millis(self.built),
+            "ok": self.ok(), "nodes": self.nodes, "families": self.stack.families().map(Family::label).collect::<Vec<_>>(),
+            "built_ms": millis(self.built),
             "pings": self.pings, "scenes": self.scenes.iter().map(scene).collect::<Vec<_>>(),
             "took_ms": millis(self.took), "problem": self.problem,
         })

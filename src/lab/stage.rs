@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::addressing::Addressing;
 use super::agent::{Agent, Start};
 use super::apiserver::ApiServer;
 use super::ping;
 use super::rows::{self, Row, Sight};
-use super::topology::{Addressing, Machine, Underlay};
+use super::topology::{Machine, Underlay};
 use crate::kernel::netlink::Netlink;
 use crate::model::addr::{Family, IfName};
 use crate::model::host::Scope;
@@ -136,7 +137,7 @@ impl Stage {
     /// # Errors
     /// If it cannot be started.
     pub fn start_agent(&mut self, number: u8) -> Result<(), Trouble> {
-        let url = format!("http://{}:{API_PORT}", self.underlay.address());
+        let url = format!("http://{}", SocketAddr::new(self.underlay.address(), API_PORT));
         let start =
             Start { program: &self.program, api_url: &url, directory: &self.directory, show_log: self.show_logs };
         let member = self.members.get_mut(&number).ok_or_else(|| Trouble::Unproven(format!("no machine {number}")))?;
@@ -188,6 +189,12 @@ impl Stage {
         self.scope.devices.get(family).as_ref()
     }
 
+    /// What happens in one family, in words: IPv6 is named where there is IPv4 too.
+    pub fn of_family(&self, what: &str, family: Family) -> String {
+        let named = family == Family::V6 && self.underlay.addressing().stack.has(Family::V4);
+        if named { format!("{what}, IPv6") } else { what.to_owned() }
+    }
+
     /// What the n-th machine's tables should hold now; `None` as long as a Node whose agent runs has not
     /// announced itself in every family. Both from one look at the cluster: between two, it may change.
     pub fn wanted(&self, number: u8) -> Option<BTreeSet<Row>> {
@@ -198,7 +205,7 @@ impl Stage {
             node.is_some_and(|node| families().all(|family| rows::peer(node, family).is_some()))
         };
         let all = self.members.values().filter(|member| member.agent.is_some()).all(announced);
-        all.then(|| rows::wanted(&nodes, &super::topology::name(number), families()))
+        all.then(|| rows::wanted(&nodes, &super::addressing::name(number), families()))
     }
 
     /// What is on the n-th machine now.
@@ -241,7 +248,7 @@ impl Stage {
             if late {
                 return Err(Trouble::TooSlow(
                     self.patience,
-                    difference(&super::topology::name(number), wanted.as_ref(), &sight),
+                    difference(&super::addressing::name(number), wanted.as_ref(), &sight),
                 ));
             }
             self.check_agent(number)?;
@@ -283,7 +290,7 @@ impl Stage {
 
     /// Whether a node has announced this address.
     fn announces(&self, number: u8, ip: std::net::IpAddr) -> bool {
-        let node = self.server.node(&super::topology::name(number)).unwrap_or_default();
+        let node = self.server.node(&super::addressing::name(number)).unwrap_or_default();
         let rows = rows::peer(&node, Family::of(ip));
         rows.into_iter().flatten().any(|row| matches!(row, Row::Fdb(_, at) if at == ip))
     }

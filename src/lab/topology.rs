@@ -15,14 +15,13 @@
 //! and the lab's own namespace routes between the two.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
-use serde_json::{Value, json};
-
+use super::addressing::{Addressing, Prefixed, name};
 use super::link::Links;
 use super::netns::{Namespace, sysctl};
 use super::ready::{until_running, until_usable};
-use crate::model::addr::{ByFamily, Family, Mac, Subnet};
+use crate::model::addr::{Family, Mac};
 
 /// A segment's bridge, in the lab's own namespace.
 fn bridge(segment: u8) -> String {
@@ -31,120 +30,6 @@ fn bridge(segment: u8) -> String {
 
 /// The metric of default routes; each move of a machine makes a better one.
 const METRIC: u32 = 1024;
-
-/// Which addresses things have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addressing {
-    /// IPv4 and IPv6, or IPv4 alone.
-    pub dual_stack: bool,
-    /// How many networks the machines are on: 1 or 2.
-    pub segments: u8,
-}
-
-/// An address and its prefix length.
-pub type Prefixed = (IpAddr, u8);
-
-impl Addressing {
-    /// The families in use.
-    pub fn families(self) -> impl Iterator<Item = Family> {
-        Family::BOTH.into_iter().filter(move |family| self.dual_stack || *family == Family::V4)
-    }
-
-    fn pick(self, v4: Ipv4Addr, v4_len: u8, v6: Ipv6Addr, v6_len: u8) -> Vec<Prefixed> {
-        let both = [(IpAddr::V4(v4), v4_len), (IpAddr::V6(v6), v6_len)];
-        both.into_iter().filter(|(ip, _)| self.dual_stack || ip.is_ipv4()).collect()
-    }
-
-    /// The segment, from 1, that the n-th machine is on at first.
-    pub const fn home(self, number: u8) -> u8 {
-        if self.segments > 1 && number.is_multiple_of(2) { 2 } else { 1 }
-    }
-
-    /// The lab's own addresses on a segment.
-    pub fn gateway(self, segment: u8) -> Vec<Prefixed> {
-        self.pick(Ipv4Addr::new(192, 168, 173 + segment, 1), 24, underlay_v6(segment, 1), 64)
-    }
-
-    /// The addresses of the n-th machine (from 1) on the underlay.
-    pub fn machine(self, number: u8) -> Vec<Prefixed> {
-        self.machine_on(number, self.home(number))
-    }
-
-    /// Those that it has on a segment.
-    pub fn machine_on(self, number: u8, segment: u8) -> Vec<Prefixed> {
-        let last = number.saturating_add(10);
-        self.pick(Ipv4Addr::new(192, 168, 173 + segment, last), 24, underlay_v6(segment, digits(last)), 64)
-    }
-
-    /// The n-th machine's pod CIDRs.
-    pub fn pod_cidrs(self, number: u8) -> Vec<Prefixed> {
-        self.inside(number, 0)
-    }
-
-    /// An address in the n-th machine's pod CIDRs: 1 is its bridge, 2 its pod.
-    pub fn inside(self, number: u8, host: u8) -> Vec<Prefixed> {
-        let v6 = Ipv6Addr::new(0xfd00, 0x10, 0x244, digits(number), 0, 0, 0, digits(host));
-        self.pick(Ipv4Addr::new(10, 244, number, host), 24, v6, 64)
-    }
-
-    /// The cluster's pod networks.
-    pub fn networks(self) -> ByFamily<Option<Subnet>> {
-        let v6 = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0);
-        let all = self.pick(Ipv4Addr::new(10, 244, 0, 0), 16, v6, 48);
-        let of = |family| all.iter().find(|(ip, _)| Family::of(*ip) == family);
-        ByFamily::from_fn(|family| of(family).and_then(|(ip, len)| Subnet::new(*ip, *len)))
-    }
-
-    /// `net-conf.json`.
-    pub fn net_conf(self) -> Value {
-        let mut conf = json!({ "Network": "10.244.0.0/16", "Backend": { "Type": "vxlan" } });
-        if self.segments > 1 {
-            conf["Backend"]["DirectRouting"] = true.into();
-        }
-        if self.dual_stack {
-            conf["EnableIPv6"] = true.into();
-            conf["IPv6Network"] = "fd00:10:244::/48".into();
-        }
-        conf
-    }
-
-    /// What a pod's packets may measure, in bytes: the underlay's 1500 less the encapsulation.
-    fn pod_mtu(self) -> u32 {
-        1500 - self.families().map(Family::vxlan_overhead).max().unwrap_or_default()
-    }
-
-    /// The Node object that kubelet and controller manager would make of the n-th machine.
-    pub fn node(self, number: u8) -> Value {
-        let cidr = |(ip, len): &Prefixed| format!("{ip}/{len}");
-        let cidrs: Vec<String> = self.pod_cidrs(number).iter().map(cidr).collect();
-        let address = |(ip, _): &Prefixed| json!({ "type": "InternalIP", "address": ip });
-        let addresses: Vec<Value> = self.machine(number).iter().map(address).collect();
-        json!({
-            "metadata": { "name": name(number), "labels": { "kubernetes.io/os": "linux" } },
-            "spec": { "podCIDR": cidrs.first(), "podCIDRs": cidrs },
-            "status": {
-                "addresses": addresses,
-                "conditions": [{ "type": "Ready", "status": "True", "reason": "Lab" }],
-                "nodeInfo": { "kubeletVersion": "none", "osImage": "weft lab" },
-            },
-        })
-    }
-}
-
-/// The number whose hexadecimal digits read as this one's decimal ones, so that machine 12 is `::12`.
-const fn digits(number: u8) -> u16 {
-    let number = number as u16;
-    ((number / 100) << 8) | ((number / 10 % 10) << 4) | (number % 10)
-}
-
-const fn underlay_v6(segment: u8, host: u16) -> Ipv6Addr {
-    Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x173 + segment as u16, 0, 0, 0, host)
-}
-
-/// The n-th machine's name.
-pub fn name(number: u8) -> String {
-    format!("node-{number}")
-}
 
 /// The underlay: a bridge for each segment, in the calling thread's namespace.
 #[derive(Debug)]
@@ -213,7 +98,7 @@ impl Underlay {
         self.addressing
     }
 
-    /// The first bridge's IPv4 address, where the API server listens.
+    /// The first bridge's address, IPv4 if it has one, where the API server listens.
     pub fn address(&self) -> IpAddr {
         self.addressing.gateway(1).first().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |(ip, _)| *ip)
     }
@@ -260,7 +145,7 @@ impl Underlay {
         machine.network.run(|| Links::open()?.up(uplink))??;
         // What a bridge does not forward yet would be lost, the search for neighbours first of all.
         self.namespace.run(|| until_running(&port(number, segment)))??;
-        let six = addressing.dual_stack;
+        let six = addressing.stack.has(Family::V6);
         let ready = || until_running(uplink).and_then(|()| if six { until_usable(uplink) } else { Ok(()) });
         machine.network.run(ready)??;
         machine.network.run(|| {
@@ -354,7 +239,7 @@ fn forward(addressing: Addressing) -> io::Result<()> {
     for conf in ["all", "default"] {
         sysctl(&format!("net/ipv4/conf/{conf}/rp_filter"), "0")?;
     }
-    if addressing.dual_stack {
+    if addressing.stack.has(Family::V6) {
         sysctl("net/ipv6/conf/all/forwarding", "1")?;
     }
     Ok(())
@@ -367,21 +252,4 @@ fn plug(links: &mut Links, name: &str, addresses: &[Prefixed], gateways: &[Prefi
         links.address(name, *ip, *len)?;
     }
     gateways.iter().try_for_each(|(ip, _)| links.default_route(*ip, METRIC))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_both_families_read_alike() {
-        let addressing = Addressing { dual_stack: true, segments: 1 };
-        let texts = |all: Vec<Prefixed>| all.iter().map(|(ip, len)| format!("{ip}/{len}")).collect::<Vec<_>>();
-        assert_eq!(texts(addressing.machine(2)), ["192.168.174.12/24", "fd00:192:168:174::12/64"]);
-        assert_eq!(texts(addressing.pod_cidrs(11)), ["10.244.11.0/24", "fd00:10:244:11::/64"]);
-        assert_eq!(texts(addressing.inside(11, 2)), ["10.244.11.2/24", "fd00:10:244:11::2/64"]);
-        let two = Addressing { dual_stack: false, segments: 2 };
-        assert_eq!(texts(two.machine(2)), ["192.168.175.12/24"]);
-        assert_eq!(texts(two.machine_on(2, 1)), ["192.168.174.12/24"]);
-    }
 }

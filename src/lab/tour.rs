@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::Options;
+use super::addressing::{Addressing, Prefixed, name};
 use super::breakage::{self, Wound};
 use super::heal::{self, Traffic};
 use super::outcome::{Outcome, Scene, time};
 use super::rows::{self, Row};
 use super::stage::{Stage, Trouble};
-use super::topology::{Addressing, Prefixed, name};
 use crate::model::addr::Family;
 use crate::model::settings::Backend;
 use crate::model::table::{Entry, Tables};
@@ -35,8 +35,8 @@ impl Voice {
 /// Goes through everything; the stage is left standing for who wants to look inside.
 pub(super) fn run(options: Options, directory: &Path, voice: Voice) -> (Option<Stage>, Outcome) {
     let begun = Instant::now();
-    let mut outcome = Outcome { nodes: options.nodes, dual_stack: options.dual_stack, ..Outcome::default() };
-    let addressing = Addressing { dual_stack: options.dual_stack, segments: options.segments };
+    let mut outcome = Outcome { nodes: options.nodes, stack: options.stack, ..Outcome::default() };
+    let addressing = Addressing { stack: options.stack, segments: options.segments };
     let built = Stage::build(addressing, Path::new("/proc/self/exe"), directory, options.logs);
     let mut stage = match built.and_then(|stage| stage.with(options.backend)) {
         Ok(stage) => stage,
@@ -61,25 +61,26 @@ struct Tour<'a> {
 }
 
 /// What the first chapter draws.
-const PICTURE: &str = "
-    node-1  192.168.174.11             node-2  192.168.174.12
-   ┌──────────────────────┐           ┌──────────────────────┐
-   │ pod 10.244.1.2       │           │ pod 10.244.2.2       │
-   │  └─ cni0             │           │  └─ cni0             │
-   │      └─ flannel.1 ═══╪═══ UDP ═══╪═════ flannel.1       │   … node-3, …
-   │           └─ eth0 ───┼───────────┼──── eth0             │
-   └──────────────────────┘           └──────────────────────┘
-";
-
-/// The same with host-gw.
-const PICTURE_WITHOUT_TUNNEL: &str = "
-    node-1  192.168.174.11             node-2  192.168.174.12
-   ┌──────────────────────┐           ┌──────────────────────┐
-   │ pod 10.244.1.2       │           │ pod 10.244.2.2       │
-   │  └─ cni0             │           │  └─ cni0             │   … node-3, …
-   │      └─ eth0 ════════╪═══════════╪══════ eth0           │
-   └──────────────────────┘           └──────────────────────┘
-";
+fn picture(addressing: Addressing, backend: Backend, device: &str) -> String {
+    let ip = |of: Vec<Prefixed>| of.first().map(|(ip, _)| ip.to_string()).unwrap_or_default();
+    let [one, two] = [1, 2].map(|number| format!("{}  {}", name(number), ip(addressing.machine(number))));
+    let [pod, other] = [1, 2].map(|number| format!("pod {}", ip(addressing.inside(number, 2))));
+    let way = match backend {
+        Backend::Vxlan => format!(
+            "   │      └─ {:═<13}╪═══ UDP ═══╪═════ {device:16}│   … node-3, …\n   \
+                │           └─ eth0 ───┼───────────┼──── eth0             │\n",
+            format!("{device} "),
+        ),
+        Backend::HostGw => "   │      └─ eth0 ════════╪═══════════╪══════ eth0           │   … node-3, …\n".to_owned(),
+    };
+    format!(
+        "\n    {one:31}    {two}\n   \
+            ┌──────────────────────┐           ┌──────────────────────┐\n   \
+            │ {pod:20} │           │ {other:20} │\n   \
+            │  └─ cni0             │           │  └─ cni0             │\n\
+         {way}   └──────────────────────┘           └──────────────────────┘\n"
+    )
+}
 
 impl Tour<'_> {
     fn go(&mut self) -> Result<(), Trouble> {
@@ -100,9 +101,12 @@ impl Tour<'_> {
     fn build(&mut self) -> Result<(), Trouble> {
         let last = self.options.nodes;
         let wires = if self.options.segments > 1 { "two wires, a router in between" } else { "one wire" };
-        let (picture, work) = match self.options.backend {
-            Backend::Vxlan => (PICTURE, "whatever is between flannel.1 and flannel.1\n   is its work."),
-            Backend::HostGw => (PICTURE_WITHOUT_TUNNEL, "the routes from eth0 to eth0 are its\n   work."),
+        let addressing = self.stage.underlay.addressing();
+        let device = self.stage.device(self.family()).map(ToString::to_string).unwrap_or_default();
+        let picture = picture(addressing, self.options.backend, &device);
+        let work = match self.options.backend {
+            Backend::Vxlan => format!("whatever is between {device} and {device}\n   is its work."),
+            Backend::HostGw => "the routes from eth0 to eth0 are its\n   work.".to_owned(),
         };
         self.voice.say(&format!(
             "1. {last} machines on {wires}\n{picture}\n   \
@@ -117,7 +121,6 @@ impl Tour<'_> {
         }
         self.stage.settle()?;
         self.outcome.built = begun.elapsed();
-        let addressing = self.stage.underlay.addressing();
         for number in 1..=last {
             let at = join(&addressing.machine(number), |(ip, _)| ip.to_string());
             let cidrs = join(&addressing.pod_cidrs(number), |(ip, len)| format!("{ip}/{len}"));
@@ -149,14 +152,17 @@ impl Tour<'_> {
                 let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
                 self.voice.say(&format!("     device     {} address {mac} mtu {}", link.name, link.mtu));
             }
-            for row in rows::peer(&node, family).into_iter().flatten().filter(|row| sight.rows.contains(row)) {
+            let rows = rows::peer(&node, family).into_iter().flatten().filter(|row| sight.rows.contains(row));
+            let rows: Vec<(Row, String)> = rows.map(|row| (row, row.to_string())).collect();
+            let width = rows.iter().map(|(_, text)| text.len()).max().unwrap_or_default();
+            for (row, text) in rows {
                 let why = match row {
                     Row::Direct(..) => "its pods are behind that machine.",
                     Row::Route(..) => "its pods are behind its end of the tunnel,",
                     Row::Neighbour(..) => "that end has this MAC,",
                     Row::Fdb(..) => "and this MAC is at this machine: send it there, in UDP.",
                 };
-                self.voice.say(&format!("     {:62}  {why}", row.to_string()));
+                self.voice.say(&format!("     {text:width$}  {why}"));
             }
         }
         Ok(())
@@ -196,10 +202,9 @@ impl Tour<'_> {
         self.ways()?;
         for family in self.families() {
             for (segment, what) in [(1, "node-2 moves to node-1's wire"), (2, "node-2 moves back")] {
-                let v6 = family == Family::V6;
                 let beside = (self.options.nodes > 2).then_some((1, 3));
-                let traffic = Traffic { through: (1, 2), beside, v6 };
-                let what = if v6 { format!("{what}, IPv6") } else { what.to_owned() };
+                let traffic = Traffic { through: (1, 2), beside, family };
+                let what = self.stage.of_family(what, family);
                 let scene = heal::measure(self.stage, &what, traffic, None, |stage| stage.move_machine(2, segment))?;
                 let lost = scene.through.lost;
                 self.tell(scene);
@@ -236,14 +241,16 @@ impl Tour<'_> {
         self.stage.add_machine(new)?;
         self.stage.add_node(new);
         let what = format!("{} joins: its agent starts", name(new));
-        let scene = heal::measure(self.stage, &what, Traffic::between(1, new), None, |stage| stage.start_agent(new))?;
+        let traffic = Traffic::between(1, new, self.family());
+        let scene = heal::measure(self.stage, &what, traffic, None, |stage| stage.start_agent(new))?;
         self.tell(scene);
         Ok(())
     }
 
     /// A known node that is installed anew: nothing of it is left but its name and its pod CIDR.
     fn returns(&mut self) -> Result<(), Trouble> {
-        let announced = |stage: &Stage| rows::peer(&stage.server.node(&name(2))?, Family::V4);
+        let family = self.family();
+        let announced = |stage: &Stage| rows::peer(&stage.server.node(&name(2))?, family);
         let before = announced(self.stage);
         self.stage.stop_agent(2)?;
         breakage::wipe(self.stage, 2)?;
@@ -253,7 +260,8 @@ impl Tour<'_> {
         let tunnel = self.options.backend == Backend::Vxlan;
         let other = if tunnel { ", with another MAC" } else { "" };
         let what = format!("{} is installed anew{other}: its agent starts", name(2));
-        let scene = heal::measure(self.stage, &what, Traffic::between(1, 2), None, |stage| stage.start_agent(2))?;
+        let traffic = Traffic::between(1, 2, family);
+        let scene = heal::measure(self.stage, &what, traffic, None, |stage| stage.start_agent(2))?;
         if tunnel && announced(self.stage) == before {
             return Err(Trouble::Unproven("node-2 was installed anew but announces its old MAC".to_owned()));
         }
@@ -266,7 +274,8 @@ impl Tour<'_> {
         let new = self.guest();
         let what = format!("{} leaves: its Node is deleted", name(new));
         self.stage.stop_agent(new)?;
-        let scene = heal::measure(self.stage, &what, Traffic::between(1, 2), None, |stage| {
+        let traffic = Traffic::between(1, 2, self.family());
+        let scene = heal::measure(self.stage, &what, traffic, None, |stage| {
             stage.server.delete_node(&name(new));
             Ok(())
         })?;
@@ -282,7 +291,8 @@ impl Tour<'_> {
     fn alone(&mut self) -> Result<(), Trouble> {
         self.voice.say("\n6. The API server goes away; the tables stay, and are still looked after\n");
         self.stage.stop_server();
-        let mut scene = breakage::inflict(self.stage, Family::V4, Wound::Route, self.options.nodes > 2)?;
+        let family = self.family();
+        let mut scene = breakage::inflict(self.stage, family, Wound::Route, self.options.nodes > 2)?;
         self.stage.resume_server()?;
         scene.what += ", no API server";
         self.tell(scene);
@@ -299,6 +309,11 @@ impl Tour<'_> {
     /// The node that joins and leaves.
     const fn guest(&self) -> u8 {
         self.options.nodes + 1
+    }
+
+    /// The one that is shown where one is enough.
+    fn family(&self) -> Family {
+        if self.options.stack.has(Family::V4) { Family::V4 } else { Family::V6 }
     }
 
     fn families(&self) -> Vec<Family> {

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 use weft::kernel::Kernel as _;
 use weft::kernel::netlink::Netlink;
-use weft::lab::topology::{Addressing, Machine, Prefixed, Underlay};
+use weft::lab::addressing::{Addressing, Prefixed, Stack as Families};
+use weft::lab::topology::{Machine, Underlay};
 use weft::model::addr::{Family, Subnet};
 use weft::model::filter::{FilterRules, Masquerade, VtepFilter};
 use weft::model::nft::{NftChange, OUR_TABLE, TableName};
@@ -22,7 +23,7 @@ use crate::samples::Samples;
 use crate::sandbox::{self, json, sh};
 use crate::table::Table;
 
-const ADDRESSING: Addressing = Addressing { dual_stack: true, segments: 1 };
+const ADDRESSING: Addressing = Addressing { stack: Families::Dual, segments: 1 };
 /// Known VTEPs.
 const KNOWN: u32 = 5000;
 /// Pings, and packets in bursts, of one sample.

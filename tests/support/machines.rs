@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use weft::lab::addressing::{Addressing, Stack, name};
 use weft::lab::stage::Stage;
-use weft::lab::topology::{Addressing, name};
 
 use crate::agent::Agent;
 use crate::cluster::backend_data;
@@ -12,7 +12,7 @@ use crate::flannel;
 use crate::stage::key;
 
 /// Both families, one network.
-pub(crate) const ADDRESSING: Addressing = Addressing { dual_stack: true, segments: 1 };
+pub(crate) const ADDRESSING: Addressing = Addressing { stack: Stack::Dual, segments: 1 };
 /// Where each machine's agent serves HTTP.
 const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
 

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use weft::lab::addressing::{Addressing, Stack};
 use weft::lab::apiserver::ApiServer;
 use weft::lab::netns::Namespace;
-use weft::lab::topology::{Addressing, Machine, Underlay};
+use weft::lab::topology::{Machine, Underlay};
 
 use crate::agent::Agent;
 use crate::cluster::{self, OWN, pod_cidrs};
@@ -120,17 +121,17 @@ struct Pair {
     machines: [Machine; 2],
     agents: [Agent; 2],
     directory: PathBuf,
-    _underlay: Underlay,
+    underlay: Underlay,
     _api: ApiServer,
 }
 
 const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
 
 impl Pair {
-    fn new(name: &str, dual_stack: bool) -> Self {
+    fn new(name: &str, stack: Stack) -> Self {
         let directory = PathBuf::from(DIRECTORY).join(name);
         std::fs::create_dir(&directory).expect("a directory");
-        let addressing = Addressing { dual_stack, segments: 1 };
+        let addressing = Addressing { stack, segments: 1 };
         let underlay = Underlay::build(addressing).expect("an underlay");
         let api = ApiServer::start(TcpListener::bind((underlay.address(), 6443)).expect("a port")).expect("an API");
         std::fs::write(directory.join("net-conf.json"), addressing.net_conf().to_string()).expect("to write");
@@ -141,9 +142,9 @@ impl Pair {
             api.put_node(addressing.node(number));
             machine
         });
-        let url = format!("http://{}:6443", underlay.address());
+        let url = format!("http://{}", SocketAddr::new(underlay.address(), 6443));
         let agents = [0, 1].map(|at: usize| start(&machines[at], &directory, &url));
-        Self { machines, agents, directory, _underlay: underlay, _api: api }
+        Self { machines, agents, directory, underlay, _api: api }
     }
 
     fn runtime(&self, at: usize, plugins: &Path) -> Runtime<'_> {
@@ -198,20 +199,21 @@ fn ping(from: &Namespace, to: IpAddr, bytes: u32) -> Result<String, String> {
 
 fn pods_of_two_nodes_meet_through_the_real_plugins() {
     let Some(plugins) = plugins() else { return };
-    for (dual_stack, largest) in [(false, 1422), (true, 1402)] {
-        Namespace::new().expect("a namespace").run(|| two_pods(&plugins, dual_stack, largest)).expect("a thread");
+    for (stack, largest) in [(Stack::V4, &[1422][..]), (Stack::V6, &[1382]), (Stack::Dual, &[1402, 1382])] {
+        Namespace::new().expect("a namespace").run(|| two_pods(&plugins, stack, largest)).expect("a thread");
     }
 }
 
-fn two_pods(plugins: &Path, dual_stack: bool, largest: u32) {
-    let pair = Pair::new(&format!("cni-{dual_stack}"), dual_stack);
+/// `largest`: of the pings that fit, in each family.
+fn two_pods(plugins: &Path, stack: Stack, largest: &[u32]) {
+    let pair = Pair::new(&format!("cni-{stack:?}"), stack);
     let runtimes = [0, 1].map(|at| pair.runtime(at, plugins));
     let pods = [0, 1].map(|_| Namespace::new().expect("a pod"));
     let ports = json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]);
     let results = [0, 1].map(|at| runtimes[at].add("pod", &pods[at], &ports).expect("a pod"));
     let there = addresses(&results[1]);
-    assert_eq!(there.len(), if dual_stack { 2 } else { 1 }, "{results:?}");
-    for (to, len) in there.iter().zip([largest, largest - 20]) {
+    assert_eq!(there.len(), largest.len(), "{results:?}");
+    for (to, len) in there.iter().zip(largest.iter().copied()) {
         within(SOON, "an answer from the other node's pod", || ping(&pods[0], *to, 56));
         ping(&pods[0], *to, len).expect("the largest packet");
         let refused = ping(&pods[0], *to, len + 1).expect_err("one byte more");
@@ -236,13 +238,15 @@ fn sorted(addresses: &[IpAddr]) -> Vec<String> {
 
 /// A server in the second machine's pod is reached from the first machine by the second's address.
 fn serves_on_host_port(pair: &Pair, pod: &Namespace) {
-    let listener = pod.run(|| TcpListener::bind("0.0.0.0:80").expect("a port")).expect("a thread");
+    let (node, _) = pair.underlay.addressing().machine(2)[0];
+    let any = if node.is_ipv4() { "0.0.0.0:80" } else { "[::]:80" };
+    let listener = pod.run(|| TcpListener::bind(any).expect("a port")).expect("a thread");
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a connection");
         stream.write_all(b"pod").expect("to answer");
     });
     let read = || {
-        let to = SocketAddr::from(([192, 168, 174, 12], 8080));
+        let to = SocketAddr::new(node, 8080);
         let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).expect("a connection");
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("an answer");
@@ -256,7 +260,7 @@ fn serves_on_host_port(pair: &Pair, pod: &Namespace) {
 fn pods_of_flannels_file_and_ours_share_bridge_and_leases() {
     let Some(plugins) = plugins() else { return };
     let inside = || {
-        let pair = Pair::new("cni-shared", false);
+        let pair = Pair::new("cni-shared", Stack::V4);
         let runtime = pair.runtime(0, &plugins);
         let flannels = runtime.conf_dir.join("10-flannel.conflist");
         let delegate = json!({

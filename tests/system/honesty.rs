@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use weft::lab::addressing::{Addressing, Stack};
 use weft::lab::agent::STATUS_PORT;
 use weft::lab::breakage::{self, Wound};
 use weft::lab::heal::{self, Proof, Traffic};
 use weft::lab::stage::Stage;
-use weft::lab::topology::Addressing;
 use weft::lab::witness::Cry;
 use weft::model::addr::Family;
 
@@ -17,7 +17,7 @@ crate::tests![a_wound_that_was_none_is_no_success, what_does_not_heal_is_reporte
 
 /// Two machines whose agents have settled, in the test's own namespace.
 fn two(directory: &Path) -> Stage {
-    let addressing = Addressing { dual_stack: false, segments: 1 };
+    let addressing = Addressing { stack: Stack::V4, segments: 1 };
     let mut stage = Stage::build(addressing, Path::new(env!("CARGO_BIN_EXE_weft")), directory, false).unwrap();
     for number in [1, 2] {
         stage.add_machine(number).unwrap();
@@ -45,7 +45,7 @@ fn a_wound_that_was_none_is_no_success() {
     let directory = tempfile::tempdir().unwrap();
     let mut stage = two(directory.path());
     let proof = Proof { on: 1, cry: Cry::RouteGone };
-    let found = heal::measure(&mut stage, "nothing", Traffic::between(1, 2), Some(proof), |_| Ok(()));
+    let found = heal::measure(&mut stage, "nothing", Traffic::between(1, 2, Family::V4), Some(proof), |_| Ok(()));
     assert!(found.unwrap_err().to_string().contains("`nothing` broke nothing"));
 }
 

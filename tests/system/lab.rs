@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,6 +16,7 @@ crate::tests![
     the_lab_heals_everything,
     a_node_that_changes_its_network_loses_nothing,
     the_lab_without_a_tunnel_heals_everything,
+    the_lab_without_ipv4_heals_everything,
     the_lab_needs_no_root_and_no_other_program,
     the_tour_is_told_to_people,
     the_smallest_lab_has_two_machines,
@@ -97,6 +98,26 @@ fn the_lab_without_a_tunnel_heals_everything() {
     let said = text(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("--backend host-gw does not go with --segments 2") && said.lines().count() == 1, "{said}");
+}
+
+/// Nodes, pods and the API server have IPv6 addresses and no others.
+fn the_lab_without_ipv4_heals_everything() {
+    for (more, scenes) in [(&[][..], 9), (&["--segments", "2"], 11), (&["--backend", "host-gw"], 5)] {
+        let found = outcome(&weft(&["lab", "--json", "--ipv6-only"]).args(more).output().unwrap());
+        assert_eq!((&found["ok"], &found["families"]), (&true.into(), &serde_json::json!(["ipv6"])), "{more:?}");
+        assert_eq!(found["pings"], 2 * 2 * 9, "two rounds, from pods and machines, three by three");
+        assert_eq!(found["scenes"].as_array().unwrap().len(), scenes, "{more:?}: {found:#}");
+    }
+    let told = text(&weft(&["lab", "--ipv6-only"]).output().unwrap().stdout);
+    for words in [
+        "pod fd00:10:244:1::2 │",
+        "flannel.alpha.coreos.com/public-ipv6: fd00:192:168:174::12",
+        "# ip link del flannel-v6.1",
+        "Everything healed.",
+    ] {
+        assert!(told.contains(words), "{words:?} in\n{told}");
+    }
+    assert!(!told.contains("10.244.") && !told.contains("192.168.174.") && !told.contains(", IPv6"), "{told}");
 }
 
 fn the_lab_needs_no_root_and_no_other_program() {
@@ -222,12 +243,23 @@ impl Held {
     fn pid(&self) -> u32 {
         self.0.id()
     }
+
+    fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the lab has ended", || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
 }
 
 /// Starts one, and waits until its agents run; all its processes.
 fn held() -> (Held, Vec<Process>) {
-    let child = weft(&["lab", "--hold", "--json"]).stdout(Stdio::null()).spawn().unwrap();
-    let child = Held(child);
+    // What a script starts with `&` ignores SIGINT, and so does all below it: these tests too, maybe.
+    let mut command = Command::new("/usr/bin/env");
+    command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_weft"), "lab", "--hold", "--json"]);
+    let child = Held(command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
     eventually("three agents run", || tree(child.pid()).iter().filter(|process| process.is_agent()).count() >= 3);
     let all = tree(child.pid());
     (child, all)
@@ -245,7 +277,7 @@ fn killing_the_lab_leaves_nothing() {
         let (mut lab, all) = held();
         assert!(all.len() >= 5, "the outer process, the inner one, three agents");
         all[0].send(signal);
-        lab.0.wait().unwrap();
+        lab.ended();
         nothing_is_left_of(&all);
     }
 }
@@ -253,7 +285,7 @@ fn killing_the_lab_leaves_nothing() {
 fn killing_what_runs_inside_leaves_nothing() {
     let (mut lab, all) = held();
     all.iter().find(|process| process.parent == all[0].pid).unwrap().send(Signal::SIGKILL);
-    assert_eq!(lab.0.wait().unwrap().code(), Some(1), "the outer process says that it failed");
+    assert_eq!(lab.ended().code(), Some(1), "the outer process says that it failed");
     nothing_is_left_of(&all);
 }
 
@@ -288,7 +320,7 @@ fn the_lab_says_what_forbids_it() {
 fn what_hold_prints_works() {
     let told = tempfile::NamedTempFile::new().unwrap();
     let home = tempfile::tempdir().unwrap();
-    let mut lab = Held(weft(&["lab", "--hold"]).stdout(told.reopen().unwrap()).spawn().unwrap());
+    let mut lab = Held(weft(&["lab", "--hold", "--dual-stack"]).stdout(told.reopen().unwrap()).spawn().unwrap());
     let read = || fs::read_to_string(told.path()).unwrap();
     eventually("it says how to look inside", || {
         assert!(lab.0.try_wait().unwrap().is_none(), "{}", read());
@@ -303,7 +335,9 @@ fn what_hold_prints_works() {
         text(&output.stdout)
     };
     assert!(run("ip route").contains("10.244.2.0/24 via 10.244.2.0 dev flannel.1"));
+    assert!(run("ip -6 route").contains("via fd00:10:244:2:: dev flannel-v6.1"));
     assert!(run("bridge fdb").contains("dst 192.168.174.12 self permanent"));
+    assert!(run("dev flannel-v6.1").contains("self permanent"));
     if installed("curl") {
         assert!(run("/state").contains("\"node\": \"node-1\""));
     }
@@ -312,7 +346,7 @@ fn what_hold_prints_works() {
     }
     let all = tree(lab.pid());
     all[0].send(Signal::SIGKILL);
-    lab.0.wait().unwrap();
+    lab.ended();
     nothing_is_left_of(&all);
 }
 

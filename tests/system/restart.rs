@@ -38,13 +38,12 @@ fn ended_a_hundred_times_at_random_moments_nobody_notices() {
     println!("restart: ready after {whole:?}; seed {:#x}", dice.seed);
 
     let all = usize::try_from(PEERS * 6).expect("a number");
-    let enough = |kind: usize, round: u32, hit: u32| round >= ROUNDS[kind] * if hit > 0 { 1 } else { PATIENCE };
-    for round in 0.. {
-        if enough(0, round, moments[0]) {
-            break;
-        }
+    let on = |kind: usize, round: u32, hit: u32| round < ROUNDS[kind] * if hit > 0 { 1 } else { PATIENCE };
+    let mut round = 0;
+    while on(0, round, moments[0]) {
         wipe();
         moments[0] += cut_short(&mut world, &mut dice, whole, all);
+        round += 1;
     }
     let mut stage = Stage::in_world(world, PEERS);
     let here = Namespace::current().expect("a namespace");
@@ -61,14 +60,13 @@ fn ended_a_hundred_times_at_random_moments_nobody_notices() {
     });
 
     end(&mut stage.world, &mut dice);
-    for round in 0.. {
-        if enough(1, round, moments[1]) {
-            break;
-        }
+    let mut round = 0;
+    while on(1, round, moments[1]) {
         disturb(&mut stage, &mut dice, round);
         let rows = all_rows(&stage.peers).len();
         moments[1] += cut_short(&mut stage.world, &mut dice, whole, rows);
-        if round % 10 == 9 {
+        round += 1;
+        if round % 10 == 0 {
             stage.world.spawn().until_ready();
             until_kernel_has(&all_rows(&stage.peers));
             end(&mut stage.world, &mut dice);

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use weft::lab::addressing::name;
 use weft::lab::ping::{Stream, once};
 use weft::lab::stage::Stage;
-use weft::lab::topology::name;
 
 use crate::agent::{Agent, binary};
 use crate::flannel;

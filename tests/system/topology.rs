@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use weft::lab::addressing::{Addressing, Stack};
 use weft::lab::link::Links;
 use weft::lab::netns::Namespace;
 use weft::lab::ping::{self, Stream};
-use weft::lab::topology::{Addressing, Machine, Underlay};
+use weft::lab::topology::{Machine, Underlay};
 
 use crate::sandbox::{json, try_sh};
 
@@ -18,8 +19,8 @@ crate::tests![
     a_command_started_in_a_namespace_stays_there,
 ];
 
-fn two(dual_stack: bool) -> (Underlay, Machine, Machine) {
-    let underlay = Underlay::build(Addressing { dual_stack, segments: 1 }).expect("a bridge");
+fn two(stack: Stack) -> (Underlay, Machine, Machine) {
+    let underlay = Underlay::build(Addressing { stack, segments: 1 }).expect("a bridge");
     let first = underlay.add(1).expect("a machine");
     let second = underlay.add(2).expect("another");
     (underlay, first, second)
@@ -30,15 +31,15 @@ fn pings(from: &Namespace, to: IpAddr) -> bool {
 }
 
 fn machines_reach_each_other_and_their_pods() {
-    for dual_stack in [false, true] {
+    for stack in [Stack::V4, Stack::V6, Stack::Dual] {
         Namespace::new()
             .expect("a namespace")
             .run(move || {
-                let (underlay, first, second) = two(dual_stack);
+                let (underlay, first, second) = two(stack);
                 for (ip, _) in underlay.addressing().machine(2).into_iter().chain(underlay.addressing().gateway(1)) {
                     assert!(pings(&first.network, ip), "{ip} from node-1");
                 }
-                assert_eq!(first.pod.addresses.len(), if dual_stack { 2 } else { 1 });
+                assert_eq!(first.pod.addresses.len(), if stack == Stack::Dual { 2 } else { 1 });
                 for ip in &first.pod.addresses {
                     assert!(pings(&first.network, *ip), "{ip} from its machine");
                     assert!(
@@ -57,7 +58,7 @@ fn machines_reach_each_other_and_their_pods() {
 }
 
 fn a_machine_that_is_removed_is_gone() {
-    let (underlay, _first, second) = two(false);
+    let (underlay, _first, second) = two(Stack::V4);
     let links = || json("ip -j link show type veth").len();
     assert_eq!(links(), 2);
     underlay.remove(&second).expect("to remove");
@@ -67,7 +68,7 @@ fn a_machine_that_is_removed_is_gone() {
 }
 
 fn a_stream_counts_what_is_lost_and_for_how_long() {
-    let (_underlay, first, second) = two(false);
+    let (_underlay, first, second) = two(Stack::V4);
     let target = "192.168.174.12".parse().unwrap();
     let stream = Stream::start(&first.network, target, Duration::from_millis(1)).expect("a stream");
     let set = |up: bool| {
@@ -89,7 +90,7 @@ fn a_stream_counts_what_is_lost_and_for_how_long() {
 }
 
 fn a_stream_keeps_its_rhythm() {
-    let (_underlay, first, _second) = two(false);
+    let (_underlay, first, _second) = two(Stack::V4);
     let target = "192.168.174.12".parse().unwrap();
     let stream = Stream::start(&first.network, target, Duration::from_millis(1)).expect("a stream");
     std::thread::sleep(Duration::from_millis(300));
@@ -99,7 +100,7 @@ fn a_stream_keeps_its_rhythm() {
 }
 
 fn a_command_started_in_a_namespace_stays_there() {
-    let (_underlay, first, _second) = two(false);
+    let (_underlay, first, _second) = two(Stack::V4);
     let own = try_sh("readlink /proc/self/ns/net").unwrap();
     let inner = first.network.run(|| try_sh("readlink /proc/self/ns/net").unwrap()).unwrap();
     assert_ne!(own, inner);

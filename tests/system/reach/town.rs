@@ -11,10 +11,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
+use weft::lab::addressing::Prefixed;
 use weft::lab::link::Links;
 use weft::lab::netns::{Namespace, sysctl};
 use weft::lab::stage::Stage;
-use weft::lab::topology::Prefixed;
 
 use super::kube_proxy::{self, Mode, Service};
 use crate::agent::{Agent, binary};
@@ -80,7 +80,7 @@ impl Town {
     pub(super) fn with_flannel(name: &str, form: &str, proxy: Mode) -> Self {
         let mut town = Self::build(name);
         town.on_nodes(|number| {
-            let root = town.directory.join(weft::lab::topology::name(number));
+            let root = town.directory.join(weft::lab::addressing::name(number));
             machines::lay(MACHINES, number, &format!("--rules {form} --root {}", root.display()));
             for (family, pods) in NETWORKS.iter().enumerate() {
                 kube_proxy::lay(proxy, pods, &town.services(family));
