@@ -7,6 +7,7 @@ use crate::program::Programmed;
 use crate::samples::Timed;
 use crate::still::Still;
 use crate::table::Table;
+use crate::ways::Direct;
 
 /// One promise.
 #[derive(Clone)]
@@ -23,10 +24,11 @@ const PEERS: u32 = 5000;
 pub(crate) fn table(
     programmed: &[Programmed],
     still: &[Still],
+    direct: &[Direct],
     weighed: &[Weighed],
     filtered: &[Filtered],
 ) -> (Table, bool) {
-    let limits = [from_empty(programmed), no_op(still), memory(weighed), filter(filtered)].concat();
+    let limits = [from_empty(programmed), no_op(still), straight(direct), memory(weighed), filter(filtered)].concat();
     let mut table = Table::new(
         "Promises",
         "At 5,000 peers. Ratios are of CPU times, and the median of all runs; at least 5 times faster is at most 0.2 of \
@@ -71,6 +73,17 @@ fn no_op(all: &[Still]) -> Vec<Limit> {
     all.iter().filter(|it| it.size == PEERS).map(limit).collect()
 }
 
+fn straight(all: &[Direct]) -> Vec<Limit> {
+    let limits = |it: &Direct| {
+        [
+            ("from empty to the last write ÷ floor (CPU)", it.over_floor(), 1.3),
+            ("a pass with nothing to do, ms", it.at_rest(), 30.0),
+        ]
+        .map(|(what, measured, most)| Limit { what: format!("{}: {what}", it.label()), measured, most })
+    };
+    all.iter().filter(|it| it.size == PEERS).flat_map(limits).collect()
+}
+
 fn filter(all: &[Filtered]) -> Vec<Limit> {
     let limit = |it: &Filtered| {
         let what = format!("{}: round trip between pods, --vtep-filter=enforce ÷ off", it.label());
@@ -81,12 +94,16 @@ fn filter(all: &[Filtered]) -> Vec<Limit> {
 
 #[allow(clippy::cast_precision_loss)]
 fn memory(all: &[Weighed]) -> Vec<Limit> {
-    let limit = |it: &Weighed| {
+    let limits = |it: &Weighed| {
         let list = if it.streaming { "streaming list" } else { "list in pages" };
         let families = if it.stack == Stack::Dual { "dual-stack" } else { "IPv4" };
-        Limit { what: format!("{families}, {list}: peak memory, MiB"), measured: it.peak as f64 / 1024.0, most: 32.0 }
+        [
+            ("peak memory, MiB", it.peak as f64 / 1024.0, 32.0),
+            ("CPU time in a second at rest, ms", it.at_rest.as_secs_f64() * 1e3, 3.0),
+        ]
+        .map(|(what, measured, most)| Limit { what: format!("{families}, {list}: {what}"), measured, most })
     };
-    let mut limits: Vec<Limit> = all.iter().filter(|it| it.size() == PEERS).map(limit).collect();
+    let mut limits: Vec<Limit> = all.iter().filter(|it| it.size() == PEERS).flat_map(limits).collect();
     if !all.is_empty() {
         let measured = memory::program_size() as f64 / 1e6;
         limits.push(Limit { what: "the program, MB".to_owned(), measured, most: 12.0 });

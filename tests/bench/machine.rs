@@ -13,6 +13,7 @@ use weft::plan::bridge::Leases;
 use weft::reconcile::{Input, Memory, Report, Verdict, pass};
 
 use crate::cluster::{Cluster, UNDERLAY};
+use crate::raw::{Batches, Raw, messages};
 use crate::samples::{Took, Watch};
 use crate::sandbox;
 
@@ -176,5 +177,47 @@ impl<'a> Machine<'a> {
     pub(crate) fn tables(&mut self) -> Vec<(Family, Tables)> {
         let host = self.observe();
         Family::BOTH.into_iter().filter_map(|family| Some((family, host.tables.get(family).clone()?))).collect()
+    }
+
+    /// The rows among the changes of an earlier pass, on the devices that are there now.
+    pub(crate) fn rows_again(&mut self, recorded: &[Op]) -> Vec<Op> {
+        let devices = self.devices();
+        let now = |dev: &Dev| devices.iter().find(|(_, now)| now.name == dev.name).map_or(dev, |(_, now)| now).clone();
+        let row = |op: &Op| match op {
+            Op::Set { dev, .. } | Op::Del { dev, .. } => Some(on(op, &now(dev))),
+            Op::Link(_) | Op::Filter(_) => None,
+        };
+        recorded.iter().filter_map(row).collect()
+    }
+
+    /// The same changes in the best batches, encoded beforehand; what the kernel takes for them.
+    pub(crate) fn floor(&mut self, ops: &[Op]) -> Took {
+        let batches = Batches::new(&messages(ops));
+        let mut raw = Raw::open();
+        self.kernel.close();
+        let watch = Watch::start();
+        raw.send_batches(&batches);
+        let took = watch.took();
+        // The same end state: a pass over it has nothing to do.
+        let after = self.pass(&self.cluster.full, &mut Memory::default());
+        assert_eq!(after.report.changes.len(), 0, "{:?}", after.report.changes.first());
+        took
+    }
+}
+
+/// The same change on the device as it is now.
+pub(crate) fn on(op: &Op, dev: &Dev) -> Op {
+    let dev = dev.clone();
+    match op.clone() {
+        Op::Set { entry, replace, .. } => Op::Set { dev, entry, replace },
+        Op::Del { entry, .. } => Op::Del { dev, entry },
+        filter @ Op::Filter(_) => filter,
+        Op::Link(op) => Op::Link(match op {
+            LinkOp::AddrGenNone(_) => LinkOp::AddrGenNone(dev),
+            LinkOp::Up(_) => LinkOp::Up(dev),
+            LinkOp::AddAddress(_, ip, len) => LinkOp::AddAddress(dev, ip, len),
+            LinkOp::EnableIpv6(_) => LinkOp::EnableIpv6(dev),
+            other => other,
+        }),
     }
 }

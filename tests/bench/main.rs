@@ -27,6 +27,7 @@ mod sandbox;
 mod still;
 mod table;
 mod waiting;
+mod ways;
 mod witness;
 
 use std::path::PathBuf;
@@ -50,7 +51,7 @@ struct Options {
     /// Numbers of routes at which their forms are compared; flannel's takes two minutes at 50,000.
     #[arg(long, value_delimiter = ',')]
     forms: Vec<u32>,
-    /// Parts to run, with commas between them: program, still, forms, waiting, memory, filter.
+    /// Parts to run, with commas between them: program, still, ways, forms, waiting, memory, filter.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Ends with an error if a promise is not kept.
@@ -79,6 +80,8 @@ pub(crate) struct Run {
     pub(crate) nodes: u32,
     /// Before its memory is looked at.
     pub(crate) rest: Duration,
+    /// How long its CPU time at rest is looked at.
+    pub(crate) idle: Duration,
 }
 
 impl Run {
@@ -91,6 +94,7 @@ impl Run {
                 wait_size: 300,
                 nodes: 100,
                 rest: Duration::from_millis(100),
+                idle: Duration::from_millis(200),
             }
         } else {
             let form_sizes = vec![1000, 5000, 20_000];
@@ -101,6 +105,7 @@ impl Run {
                 wait_size: 10_000,
                 nodes: 5000,
                 rest: Duration::from_secs(2),
+                idle: Duration::from_secs(20),
             }
         };
         let or = |asked: &Vec<u32>, usual| if asked.is_empty() { usual } else { asked.clone() };
@@ -111,6 +116,7 @@ impl Run {
             wait_size: usual.wait_size,
             nodes: usual.nodes,
             rest: usual.rest,
+            idle: usual.idle,
         }
     }
 
@@ -141,6 +147,10 @@ fn main() -> ExitCode {
     if !still.is_empty() {
         tables.push(still::table(&still));
     }
+    let direct = if wanted("ways") { ways::run(&run) } else { Vec::new() };
+    if !direct.is_empty() {
+        tables.push(ways::table(&direct));
+    }
     if wanted("forms") {
         tables.push(forms::table(&forms::run(&run)));
     }
@@ -155,7 +165,7 @@ fn main() -> ExitCode {
     if !filtered.is_empty() {
         tables.push(filter::table(&filtered));
     }
-    let (promises, kept) = limits::table(&programmed, &still, &weighed, &filtered);
+    let (promises, kept) = limits::table(&programmed, &still, &direct, &weighed, &filtered);
     tables.push(promises);
     println!("{machine}");
     for table in &tables {

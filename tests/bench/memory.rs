@@ -30,6 +30,10 @@ pub(crate) struct Weighed {
     resident: u64,
     later: u64,
     pub(crate) peak: u64,
+    /// CPU time of the agent in each second while nothing happened.
+    pub(crate) at_rest: Duration,
+    /// CPU time of the agent for each Node whose kubelet reported that it is alive.
+    heartbeat: Duration,
 }
 
 impl Weighed {
@@ -55,7 +59,7 @@ pub(crate) fn run(run: &Run) -> Vec<Weighed> {
             let nodes: Vec<_> = (0..=run.nodes).map(|number| kubelet::node(number, stack)).collect();
             let bytes = nodes.last().map_or(0, |node| node.to_string().len());
             let names: Vec<String> = nodes.into_iter().map(|node| name_of(&server.put_node(node))).collect();
-            [true, false].map(|streaming| weighed(&server, &names, run.rest, (run.nodes, bytes), stack, streaming))
+            [true, false].map(|streaming| weighed(&server, &names, run, bytes, stack, streaming))
         });
         all.extend(of_stack.expect("a benchmark that ends well"));
     }
@@ -69,8 +73,8 @@ fn name_of(node: &serde_json::Value) -> String {
 fn weighed(
     server: &ApiServer,
     names: &[String],
-    rest: Duration,
-    (size, node_bytes): (u32, usize),
+    run: &Run,
+    node_bytes: usize,
     stack: Stack,
     streaming: bool,
 ) -> Weighed {
@@ -83,12 +87,14 @@ fn weighed(
     agent.wait_until_ready();
     let mut ready = Samples::default();
     ready.add(began.elapsed());
-    std::thread::sleep(rest);
+    std::thread::sleep(run.rest);
     let resident = agent.kib("VmRSS");
+    let (at_rest, before) = (agent.cpu_in(run.idle), agent.cpu());
     for (name, beat) in names.iter().zip(1..) {
         server.patch_node(name, kubelet::heartbeat(beat));
     }
-    std::thread::sleep(rest);
+    std::thread::sleep(run.rest);
+    let heartbeat = agent.cpu().saturating_sub(before) / run.nodes;
     agent.wait_until_ready();
     let (later, peak) = (agent.kib("VmRSS"), agent.kib("VmHWM"));
     drop(agent);
@@ -96,7 +102,7 @@ fn weighed(
     if stack.six() {
         sandbox::sh("ip link del flannel-v6.1");
     }
-    Weighed { stack, streaming, size, node_bytes, ready, resident, later, peak }
+    Weighed { stack, streaming, size: run.nodes, node_bytes, ready, resident, later, peak, at_rest, heartbeat }
 }
 
 /// The program as a DaemonSet would run it. Dropping it kills it.
@@ -148,6 +154,24 @@ impl Agent {
         std::net::TcpStream::connect(self.http).is_ok() && http::get(self.http, "/readyz").status == 200
     }
 
+    /// CPU time of all its threads so far.
+    fn cpu(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads");
+        let spent = tasks.filter_map(|task| {
+            // A thread may end while it is looked at.
+            let line = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(spent.sum())
+    }
+
+    /// CPU time in each second, over a while in which nothing is asked of it.
+    fn cpu_in(&self, idle: Duration) -> Duration {
+        let (began, before) = (Instant::now(), self.cpu());
+        std::thread::sleep(idle);
+        self.cpu().saturating_sub(before).div_f64(began.elapsed().as_secs_f64())
+    }
+
     fn kib(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
         let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).expect("the field");
@@ -165,11 +189,23 @@ impl Drop for Agent {
 
 pub(crate) fn table(all: &[Weighed]) -> Table {
     let mut table = Table::new(
-        "A whole agent's memory, in MiB",
+        "A whole agent: memory in MiB, and CPU time",
         "The release binary, beside an API server with realistic Nodes (images, conditions, managedFields). \
          Resident: two seconds after every peer was in place; and after every Node had changed once more. The peak \
-         is the kernel's (VmHWM).",
-        &["Nodes", "bytes each", "families", "list", "start to ready, ms", "resident", "… later", "peak"],
+         is the kernel's (VmHWM). At rest: CPU time in each second while nothing happens. A heartbeat: CPU time for each \
+         Node whose kubelet reports that it is alive, which it does every five minutes.",
+        &[
+            "Nodes",
+            "bytes each",
+            "families",
+            "list",
+            "start to ready, ms",
+            "resident",
+            "… later",
+            "peak",
+            "at rest, ms",
+            "a heartbeat, µs",
+        ],
     );
     for it in all {
         #[allow(clippy::cast_precision_loss)]
@@ -183,6 +219,8 @@ pub(crate) fn table(all: &[Weighed]) -> Table {
             mib(it.resident).into(),
             mib(it.later).into(),
             mib(it.peak).into(),
+            format!("{:.2}", it.at_rest.as_secs_f64() * 1e3).into(),
+            format!("{:.0}", it.heartbeat.as_secs_f64() * 1e6).into(),
         ]);
     }
     table

@@ -6,9 +6,9 @@ use weft::reconcile::Memory;
 
 use crate::Run;
 use crate::cluster::{Cluster, Stack};
-use crate::machine::Machine;
-use crate::raw::{Batches, Each, Raw, messages};
-use crate::samples::{Samples, Timed, Took, Watch};
+use crate::machine::{Machine, on};
+use crate::raw::{Each, Raw, messages};
+use crate::samples::{Samples, Timed, Watch};
 use crate::sandbox;
 use crate::table::Table;
 
@@ -111,12 +111,8 @@ impl<'a> Bench<'a> {
     /// The changes of a real pass, for the devices that are there now.
     fn floor(&mut self) {
         self.machine.with_devices();
-        let devices = self.machine.devices();
-        let dev_of = |name: &_| devices.iter().find(|(_, dev)| dev.name == *name).map(|(_, dev)| dev.clone());
-        let rows = self.recorded.iter().filter(|op| op.entry().is_some());
-        let ops: Vec<Op> =
-            rows.map(|op| on(op, &dev_of(op.device().expect("a row is on a device")).expect("its device"))).collect();
-        let took = self.send(&ops);
+        let ops = self.machine.rows_again(&self.recorded);
+        let took = self.machine.floor(&ops);
         self.seen.floor.add(took);
     }
 
@@ -132,21 +128,8 @@ impl<'a> Bench<'a> {
         let dev_of = |name: &_| devices.iter().find(|dev| dev.name == *name).expect("its device");
         let ops: Vec<Op> =
             self.recorded.iter().map(|op| on(op, dev_of(op.device().expect("no packet rules")))).collect();
-        let took = self.send(&ops);
+        let took = self.machine.floor(&ops);
         self.seen.whole_floor.add(took);
-    }
-
-    fn send(&mut self, ops: &[Op]) -> Took {
-        let batches = Batches::new(&messages(ops));
-        let mut raw = Raw::open();
-        self.machine.kernel.close();
-        let watch = Watch::start();
-        raw.send_batches(&batches);
-        let took = watch.took();
-        // The same end state: a pass over it has nothing to do.
-        let after = self.machine.pass(&self.machine.cluster.full, &mut Memory::default());
-        assert_eq!(after.report.changes.len(), 0, "{:?}", after.report.changes.first());
-        took
     }
 
     fn flannel(&mut self) {
@@ -170,23 +153,6 @@ impl<'a> Bench<'a> {
         let messages = Each::new(messages(&self.machine.sets(rows, true)));
         self.machine.kernel.close();
         messages
-    }
-}
-
-/// The same change on the device as it is now.
-fn on(op: &Op, dev: &Dev) -> Op {
-    let dev = dev.clone();
-    match op.clone() {
-        Op::Set { entry, replace, .. } => Op::Set { dev, entry, replace },
-        Op::Del { entry, .. } => Op::Del { dev, entry },
-        filter @ Op::Filter(_) => filter,
-        Op::Link(op) => Op::Link(match op {
-            LinkOp::AddrGenNone(_) => LinkOp::AddrGenNone(dev),
-            LinkOp::Up(_) => LinkOp::Up(dev),
-            LinkOp::AddAddress(_, ip, len) => LinkOp::AddAddress(dev, ip, len),
-            LinkOp::EnableIpv6(_) => LinkOp::EnableIpv6(dev),
-            other => other,
-        }),
     }
 }
 
