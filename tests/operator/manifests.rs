@@ -10,9 +10,10 @@ use weft::cluster::events::COMPONENT;
 use weft::config::{Task, parse};
 use weft::model::addr::Family;
 
-const OVERLAYS: [&str; 7] = [
+const OVERLAYS: [&str; 8] = [
     "base",
     "overlays/dual-stack",
+    "overlays/ipv6-only",
     "overlays/k3s",
     "overlays/from-flannel",
     "overlays/to-flannel",
@@ -358,7 +359,7 @@ fn monitored(overlay: &str) -> Option<Vec<Value>> {
 /// where the agents are.
 #[test]
 fn with_monitoring_the_agent_listens_where_prometheus_can_ask() {
-    for name in ["base", "overlays/dual-stack", "overlays/k3s", "overlays/from-flannel"] {
+    for name in ["base", "overlays/dual-stack", "overlays/ipv6-only", "overlays/k3s", "overlays/from-flannel"] {
         let Some(objects) = monitored(name) else { return };
         let agent = agent(&objects);
         assert_eq!(agent["args"][1], "--healthz-ip=$(HOST_IP)", "{name}");

@@ -30,7 +30,7 @@ nodes_are_ready() {
     done
 }
 
-# The pods that talk: one on every node, with a Service for all of them in both families.
+# The pods that talk: one on every node, with a Service for all of them in every family that Services have.
 pods_on_every_node() {
     kubectl apply -f - <<'END'
 apiVersion: apps/v1
@@ -55,7 +55,7 @@ apiVersion: v1
 kind: Service
 metadata: {name: talkers}
 spec:
-  ipFamilyPolicy: RequireDualStack
+  ipFamilyPolicy: PreferDualStack
   selector: {app: talker}
   ports: [{port: 80}]
 END
@@ -66,16 +66,17 @@ talkers_run() {
     within 180 kubectl rollout status daemonset talker --timeout 1s
 }
 
-# Whether the cluster has both families.
-dual() {
-    [[ $POD_CIDRS == *,* ]]
+# Whether pods have addresses of a family: 4 or 6.
+pods_have() {
+    if (($1 == 4)); then [[ $POD_CIDRS == *.* ]]; else [[ $POD_CIDRS == *:* ]]; fi
 }
 
-# NODE IPv4 IPv6 PID, a line for each talker; with one family, the IPv6 address is "-".
+# NODE IPv4 IPv6 PID, a line for each talker; an address that it has not is "-".
 talkers() {
     local node v4 v6 container
     kubectl get pods -l app=talker --field-selector status.phase=Running -o json |
-        jq -r '.items[] | select(.metadata.deletionTimestamp == null) | [.spec.nodeName, .status.podIPs[0].ip, (.status.podIPs[1].ip // "-"),
+        jq -r 'def ip(six): [.status.podIPs[].ip | select(contains(":") == six)][0] // "-";
+            .items[] | select(.metadata.deletionTimestamp == null) | [.spec.nodeName, ip(false), ip(true),
             (.status.containerStatuses[0].containerID | ltrimstr("containerd://"))] | join(" ")' |
         while read -r node v4 v6 container; do
             echo "$node $v4 $v6 $(container_pid "$node" "$container")"

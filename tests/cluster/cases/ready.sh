@@ -51,7 +51,8 @@ everything_answers() {
     local node pid answers=0 services
     services=$(kubectl get services -o json | jq -r '.items[] | .spec.ports[0].port as $port | .spec.clusterIPs[] | "\(.) \($port)"')
     # A Service has an address of a family that no pod has.
-    dual || services=$(grep -v : <<<"$services")
+    pods_have 4 || services=$(grep : <<<"$services")
+    pods_have 6 || services=$(grep -v : <<<"$services")
     talkers >"$RUN/talkers"
     while read -r node _ _ pid; do
         within 60 reaches_all "$pid"
@@ -59,7 +60,7 @@ everything_answers() {
         answers=$((answers + 1))
     done <"$RUN/talkers"
     ((answers >= 3)) || fail "only $answers talkers"
-    figure "every one of $answers pods: every pod, $(wc -l <<<"$services") addresses of Services, the outside, in $(dual && echo "both families" || echo IPv4)"
+    figure "every one of $answers pods: every pod, $(wc -l <<<"$services") addresses of Services, the outside, from $POD_CIDRS"
 }
 
 reaches_all() {
@@ -81,13 +82,16 @@ asks() {
     nsenter --net="/proc/$1/ns/net" curl -sgk --max-time 10 "$2"
 }
 
-# Who asks from a pod is seen outside as the pod's node.
+# Who asks from a pod is seen outside as the pod's node, in every family that pods have.
 is_masqueraded() {
-    local v4 v6 seen
-    IFS=, read -r v4 v6 <"$RUN/$1/addresses"
-    seen=$(asks "$2" http://198.51.100.1/cgi-bin/who && { ! dual || asks "$2" 'http://[fd00:51::1]/cgi-bin/who'; }) || return 1
-    echo "$seen"
-    grep -qF "$v4" <<<"$seen" && { ! dual || grep -qF "$v6" <<<"$seen"; }
+    local address family outside seen
+    for address in $(tr , ' ' <"$RUN/$1/addresses"); do
+        if [[ $address == *:* ]]; then family=6 outside=fd00:51::1; else family=4 outside=198.51.100.1; fi
+        pods_have $family || continue
+        seen=$(asks "$2" "http://$(url_host "$outside")/cgi-bin/who") || return 1
+        echo "$seen"
+        grep -qF "$address" <<<"$seen" || return 1
+    done
 }
 
 url_host() {

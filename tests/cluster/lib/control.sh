@@ -1,6 +1,7 @@
 # The control plane: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, in the network of `control`.
 
-API=https://192.0.2.100:6443
+# Where it is, as in a URL.
+CONTROL=192.0.2.100
 POD_CIDRS=10.244.0.0/16,fd00:10:244::/56
 SERVICE_CIDRS=10.96.0.0/16,fd00:10:96::/112
 
@@ -10,7 +11,7 @@ certificates() {
     openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=weft-tests -keyout ca.key -out ca.crt 2>/dev/null
     openssl req -newkey rsa:2048 -nodes -subj /CN=kube-apiserver -keyout api.key -out api.csr 2>/dev/null
     openssl x509 -req -in api.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -out api.crt -extfile \
-        <(echo "subjectAltName=IP:192.0.2.100,IP:127.0.0.1,IP:10.96.0.1,IP:fd00:10:96::1,DNS:kubernetes.default.svc") 2>/dev/null
+        <(echo "subjectAltName=IP:192.0.2.100,IP:fd00:77::100,IP:127.0.0.1,IP:10.96.0.1,IP:fd00:10:96::1,DNS:kubernetes.default.svc") 2>/dev/null
     openssl genrsa -out service-accounts.key 2048 2>/dev/null
     openssl rsa -in service-accounts.key -pubout -out service-accounts.pub 2>/dev/null
     {
@@ -21,10 +22,17 @@ certificates() {
         for node in "${NODE_NAMES[@]}"; do echo "node-$node,system:node:$node,node-$node,\"system:nodes\""; done
     } >tokens.csv
     cd "$OLDPWD"
-    kubeconfig admin
-    kubeconfig controllers
-    kubeconfig scheduler
-    kubeconfig proxy
+    kubeconfigs
+}
+
+# Of all but the nodes.
+kubeconfigs() {
+    local name
+    for name in admin controllers scheduler proxy; do kubeconfig "$name"; done
+}
+
+api() {
+    echo "https://$CONTROL:6443"
 }
 
 # kubeconfig TOKEN: made as $RUN/TOKEN.kubeconfig
@@ -32,7 +40,7 @@ kubeconfig() {
     cat >"$RUN/$1.kubeconfig" <<END
 apiVersion: v1
 kind: Config
-clusters: [{name: test, cluster: {server: "$API", certificate-authority: $RUN/pki/ca.crt}}]
+clusters: [{name: test, cluster: {server: "$(api)", certificate-authority: $RUN/pki/ca.crt}}]
 users: [{name: test, user: {token: $1}}]
 contexts: [{name: test, context: {cluster: test, user: test}}]
 current-context: test
@@ -58,7 +66,7 @@ rules:
   - {level: None}
 END
     spawn api-server inside control "$KUBE/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 --secure-port=6443 \
-        --advertise-address=192.0.2.100 --tls-cert-file="$RUN/pki/api.crt" --tls-private-key-file="$RUN/pki/api.key" \
+        --advertise-address="$(tr -d '[]' <<<"$CONTROL")" --tls-cert-file="$RUN/pki/api.crt" --tls-private-key-file="$RUN/pki/api.key" \
         --service-account-key-file="$RUN/pki/service-accounts.pub" \
         --service-account-signing-key-file="$RUN/pki/service-accounts.key" \
         --service-account-issuer=https://kubernetes.default.svc --token-auth-file="$RUN/pki/tokens.csv" \
@@ -69,7 +77,7 @@ END
 }
 
 api_is_ready() {
-    [[ $(inside control curl -sk --max-time 5 "$API/readyz") == ok ]]
+    [[ $(inside control curl -gsk --max-time 5 "$(api)/readyz") == ok ]]
 }
 
 controllers() {

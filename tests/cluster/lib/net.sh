@@ -5,6 +5,9 @@
 #   192.0.2.254    fd00:77::254   everybody's default route: "outside", which also is 198.51.100.1 and fd00:51::1,
 #                                 and knows no way to any pod: what it answers was masqueraded
 
+# Of the machines that are made from now on.
+FAMILIES=(4 6)
+
 underlay() {
     mkdir -p /run/netns
     ip link set lo up
@@ -27,9 +30,21 @@ machine() {
     ip link set "to-$name" master underlay up
     inside "$name" sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.eth0.accept_dad=0
     inside "$name" ip link set lo up
-    inside "$name" ip address add "192.0.2.$number/24" dev eth0
-    inside "$name" ip address add "fd00:77::$number/64" dev eth0
     inside "$name" ip link set eth0 up
+    addresses "$number" | while read -r address length; do inside "$name" ip address add "$address/$length" dev eth0; done
+}
+
+# The addresses of the machine with this number, and their prefix lengths.
+addresses() {
+    local family
+    for family in "${FAMILIES[@]}"; do
+        if ((family == 4)); then echo "192.0.2.$1 24"; else echo "fd00:77::$1 64"; fi
+    done
+}
+
+# Everybody's default routes.
+default_routes() {
+    addresses 254 | while read -r gateway _; do inside "$1" ip route add default via "$gateway"; done
 }
 
 # Runs a program in a machine's network. (`ip netns exec` would mount /sys anew, and hide the cgroups.)

@@ -9,8 +9,7 @@ add_node() {
     local name=$1 number=$2 plugins=${3:-our_plugins}
     mkdir -p "$RUN/$name" "$LOGS/$name-pods"
     machine "$name" "$number"
-    inside "$name" ip route add default via 192.0.2.254
-    inside "$name" ip -6 route add default via fd00:77::254
+    default_routes "$name"
     inside "$name" sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
     kubeconfig "node-$name"
     cgroups "$name"
@@ -83,7 +82,7 @@ kill_mount_namespace() {
 
 node_files() {
     local name=$1 number=$2
-    echo "192.0.2.$number,fd00:77::$number" >"$RUN/$name/addresses"
+    addresses "$number" | cut -d' ' -f1 | paste -sd, >"$RUN/$name/addresses"
     cat >"$RUN/$name/kubelet.yaml" <<END
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
