@@ -15,7 +15,7 @@ use crate::kernel::{flannel, legacy};
 use crate::model::addr::{ByFamily, Family};
 use crate::model::leftover::{Leftover, Seen};
 use crate::plan::leftovers::{Ground, Leftovers, grounds};
-use crate::plan::lookout::{Lookout, PERIOD};
+use crate::plan::looks::{Looks, PERIOD};
 use crate::reconcile::{Report, Verdict};
 use crate::status::FlannelRules as Shown;
 
@@ -37,7 +37,7 @@ pub struct FlannelRules {
 impl FlannelRules {
     /// Runs until the reconciler is gone.
     pub async fn run(mut self) {
-        let (mut leftovers, mut lookout) = (Leftovers::default(), Lookout::default());
+        let (mut leftovers, mut looks) = (Leftovers::default(), Looks::default());
         // The first pass puts in weft's own.
         loop {
             self.heartbeat.beat(self.clock.now());
@@ -52,11 +52,11 @@ impl FlannelRules {
             self.heartbeat.beat(now);
             // Before the look: what it sees is then no older.
             if let Some(report) = self.reports.borrow().as_ref().filter(|report| report.desired.is_some()) {
-                lookout.pass(report.verdict == Verdict::Converged, now);
+                looks.pass(report.verdict == Verdict::Converged, now);
             }
             let (something, stays) = self.look(&mut leftovers);
-            lookout.news(&stays).iter().for_each(|text| warn!("{text}"));
-            tokio::time::sleep(lookout.pause(something)).await;
+            looks.news(&stays).iter().for_each(|text| warn!("{text}"));
+            tokio::time::sleep(looks.pause(something)).await;
             if self.reports.has_changed().is_err() {
                 return;
             }

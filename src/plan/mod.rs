@@ -16,7 +16,7 @@ pub mod handover;
 mod leaving;
 pub mod leftovers;
 pub mod local;
-pub mod lookout;
+pub mod looks;
 pub mod next;
 pub mod ownership;
 pub mod pace;

@@ -8,7 +8,8 @@ use crate::model::backoff::doubled;
 const SHORTEST_GAP: Duration = Duration::from_millis(20);
 /// However long passes take, a change is looked at within this.
 const LONGEST_GAP: Duration = Duration::from_millis(500);
-/// The next look when a pass had to stop half-way because the ground moved; it doubles too.
+/// The next look when a pass had to stop half-way because the ground moved; it doubles too, up to `WAITING`: something
+/// may be missing as well.
 const UNFINISHED: Duration = Duration::from_millis(100);
 /// The first delay after the kernel could not be read; it doubles.
 const BLIND: Duration = Duration::from_millis(200);
@@ -66,7 +67,7 @@ impl Pace {
         let slow = self.resync.mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0));
         let delay = match ended {
             Ended::Done => slow,
-            Ended::Unfinished => doubled(UNFINISHED, self.streak.1, BLIND_AT_MOST),
+            Ended::Unfinished => doubled(UNFINISHED, self.streak.1, WAITING).min(slow),
             Ended::Waiting => WAITING.min(slow),
             Ended::Blind => doubled(BLIND, self.streak.1, BLIND_AT_MOST),
         };
@@ -107,6 +108,22 @@ mod tests {
         let mut pace = Pace::new(MINUTE);
         pace.ended(100 * MS, MS, Ended::Done, Some(400 * MS), 0.0);
         assert_eq!(pace.wait(100 * MS), 300 * MS);
+    }
+
+    #[test]
+    fn what_stopped_half_way_is_looked_at_no_less_often_than_what_is_missing() {
+        let mut pace = Pace::new(MINUTE);
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            pace.ended(Duration::ZERO, MS, Ended::Unfinished, Some(MINUTE), 0.0);
+            waits.push(pace.wait(Duration::ZERO).as_millis());
+        }
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        let mut pace = Pace::new(2000 * MS);
+        for _ in 0..8 {
+            pace.ended(Duration::ZERO, MS, Ended::Unfinished, None, 0.0);
+        }
+        assert_eq!(pace.wait(Duration::ZERO), 2000 * MS, "the slow timer goes on");
     }
 
     #[test]

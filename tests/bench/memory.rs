@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::time::{clock_getcpuclockid, clock_gettime};
 use serde_json::json;
 use weft::lab::apiserver::{Action, ApiServer, Verb};
 
@@ -94,7 +95,7 @@ fn weighed(
         server.patch_node(name, kubelet::heartbeat(beat));
     }
     std::thread::sleep(run.rest);
-    let heartbeat = agent.cpu().saturating_sub(before) / run.nodes;
+    let heartbeat = agent.cpu().saturating_sub(before) / u32::try_from(names.len()).expect("a number of Nodes");
     agent.wait_until_ready();
     let (later, peak) = (agent.kib("VmRSS"), agent.kib("VmHWM"));
     drop(agent);
@@ -154,15 +155,10 @@ impl Agent {
         std::net::TcpStream::connect(self.http).is_ok() && http::get(self.http, "/readyz").status == 200
     }
 
-    /// CPU time of all its threads so far.
+    /// Its CPU time so far.
     fn cpu(&self) -> Duration {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads");
-        let spent = tasks.filter_map(|task| {
-            // A thread may end while it is looked at.
-            let line = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-            line.split_whitespace().next()?.parse::<u64>().ok()
-        });
-        Duration::from_nanos(spent.sum())
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().expect("a process"));
+        clock_getcpuclockid(pid).and_then(clock_gettime).expect("its clock").into()
     }
 
     /// CPU time in each second, over a while in which nothing is asked of it.

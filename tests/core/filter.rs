@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use weft::kernel::ObserveError;
 use weft::kernel::fake::Fate;
-use weft::model::addr::Family;
+use weft::model::addr::{Family, IfName};
 use weft::model::filter::{FilterRules, Masquerade, VtepFilter};
 use weft::model::op::Op;
 use weft::plan::pace::Ended;
 use weft::reconcile::report::FilterReport;
 use weft::reconcile::{Report, Verdict};
 
-use crate::world::{World, own};
+use crate::world::{World, ip, own, peer, public_ip, rows};
 
 /// EOPNOTSUPP: the kernel lacks a part of nf_tables.
 const LACKING: i32 = 95;
@@ -110,6 +110,29 @@ fn while_a_family_cannot_be_read_all_is_told_as_it_was_and_the_other_is_kept_rig
     world.kernel.net.hide_filter(Family::V4, None);
     let report = world.converge();
     assert_eq!(report.filter.get(Family::V4).from_strangers, (10, 1000), "counted once");
+}
+
+/// Whatever else is put off or missing: nothing but a look tells when it can be read again.
+#[test]
+fn a_filter_that_cannot_be_read_is_looked_at_again_soon() {
+    let mut world = world();
+    let [fdb, ..] = rows(&peer(Family::V4, 1));
+    world.kernel.rule(move |op| (op.entry() == Some(&fdb)).then_some(Fate::Refused(12)));
+    assert_eq!(world.settle_with_problems().ended(), Ended::Done, "what is left is put off");
+    world.kernel.net.hide_filter(Family::V6, Some("no answer"));
+    let report = world.pass();
+    assert!(report.next_try.is_some(), "{report:#?}");
+    assert_eq!(report.ended(), Ended::Unfinished);
+
+    world.kernel.net.hide_filter(Family::V6, None);
+    world.converge();
+    let eth0 = world.kernel.net.index(&IfName::new("eth0")).expect("the underlay");
+    for address in [public_ip(Family::V6, 1), ip("fd00:244:0:c8::1")] {
+        world.kernel.net.del_address(eth0, address, 64);
+    }
+    assert_eq!(world.settle_with_problems().ended(), Ended::Waiting, "IPv6 has no address");
+    world.kernel.net.hide_filter(Family::V4, Some("no answer"));
+    assert_eq!(world.pass().ended(), Ended::Unfinished);
 }
 
 #[test]

@@ -21,6 +21,9 @@ const OVERLAYS: [&str; 8] = [
     "overlays/removal-from-flannel",
 ];
 
+/// Those of them that run no agent.
+const CLEANUPS: [&str; 3] = ["overlays/to-flannel", "overlays/removal", "overlays/removal-from-flannel"];
+
 fn manifests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests")
 }
@@ -100,17 +103,24 @@ fn every_overlay_gives_weft_a_command_line_and_a_configuration_that_it_takes() {
         let mut args = list(&agent(&objects)["args"]);
         args.push(format!("--net-config-path={}", path.display()));
         let env = BTreeMap::from([("NODE_NAME".to_owned(), "a".to_owned())]);
-        let (notices, expected) = match parse(&args, &env).unwrap_or_else(|error| panic!("{name}: {error}")) {
+        let (notices, cleans_up) = match parse(&args, &env).unwrap_or_else(|error| panic!("{name}: {error}")) {
             Task::Run(run) => {
-                (run.notices, name == "base" || name.contains("stack") || name.contains("k3s") || name.contains("from"))
+                let families: Vec<Family> = run.settings.overlay.families().collect();
+                let expected = match name {
+                    "overlays/dual-stack" => &Family::BOTH[..],
+                    "overlays/ipv6-only" => &[Family::V6],
+                    _ => &[Family::V4],
+                };
+                assert_eq!(families, expected, "{name}");
+                (run.notices, false)
             }
             Task::Cleanup(cleanup) => {
                 assert!(cleanup.yes && cleanup.hand_over == name.contains("to-flannel"), "{name}: {cleanup:?}");
-                (cleanup.notices, name.contains("removal") || name.contains("to-"))
+                (cleanup.notices, true)
             }
             other => panic!("{name}: {other:?}"),
         };
-        assert!(expected, "{name} runs something else");
+        assert_eq!(cleans_up, CLEANUPS.contains(&name), "{name} runs something else");
         assert!(notices.is_empty(), "{name}: {notices:?}");
     }
 }
@@ -119,7 +129,7 @@ fn every_overlay_gives_weft_a_command_line_and_a_configuration_that_it_takes() {
 /// it needs no other image.
 #[test]
 fn a_pod_that_cleans_up_is_ready_when_nothing_is_left() {
-    for name in ["overlays/removal", "overlays/removal-from-flannel", "overlays/to-flannel"] {
+    for name in CLEANUPS {
         let Some(objects) = overlay(name) else { return };
         let pod = &only(&objects, "DaemonSet")["spec"]["template"]["spec"];
         assert_eq!((pod["containers"].as_array().map(Vec::len), pod.get("initContainers")), (Some(1), None), "{name}");

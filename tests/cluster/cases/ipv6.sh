@@ -6,7 +6,7 @@ a_cluster_without_ipv4() {
     for name in a b c; do remove_node "$name"; done
     for name in controllers scheduler api-server etcd; do stop "$name" KILL; done
     rm -rf "$RUN/etcd"
-    FAMILIES=(6) CONTROL='[fd00:77::100]' POD_CIDRS=fd00:10:244::/56 SERVICE_CIDRS=fd00:10:96::/112
+    FAMILIES=(6) CONTROL='[fd00:77::100]' POD_CIDRS=fd00:10:244::/56 SERVICE_CIDRS=fd00:10:96::/112 DNS=fd00:10:96::10
     inside control ip -4 address flush dev eth0
     kubeconfigs
     etcd

@@ -51,8 +51,8 @@ everything_answers() {
     local node pid answers=0 services
     services=$(kubectl get services -o json | jq -r '.items[] | .spec.ports[0].port as $port | .spec.clusterIPs[] | "\(.) \($port)"')
     # A Service has an address of a family that no pod has.
-    pods_have 4 || services=$(grep : <<<"$services")
-    pods_have 6 || services=$(grep -v : <<<"$services")
+    if pods_have 4; then grep -qv : <<<"$services"; else services=$(grep : <<<"$services"); fi || fail "no Service has IPv4"
+    if pods_have 6; then grep -q : <<<"$services"; else services=$(grep -v : <<<"$services"); fi || fail "no Service has IPv6"
     talkers >"$RUN/talkers"
     while read -r node _ _ pid; do
         within 60 reaches_all "$pid"
@@ -84,13 +84,14 @@ asks() {
 
 # Who asks from a pod is seen outside as the pod's node, in every family that pods have.
 is_masqueraded() {
-    local address family outside seen
-    for address in $(tr , ' ' <"$RUN/$1/addresses"); do
-        if [[ $address == *:* ]]; then family=6 outside=fd00:51::1; else family=4 outside=198.51.100.1; fi
+    local family outside address seen
+    for family in 4 6; do
         pods_have $family || continue
+        if ((family == 4)); then outside=198.51.100.1; else outside=fd00:51::1; fi
+        address=$(tr , '\n' <"$RUN/$1/addresses" | if ((family == 4)); then grep -v :; else grep :; fi) || return 1
         seen=$(asks "$2" "http://$(url_host "$outside")/cgi-bin/who") || return 1
         echo "$seen"
-        grep -qF "$address" <<<"$seen" || return 1
+        grep -qwF "$address" <<<"$seen" || return 1
     done
 }
 

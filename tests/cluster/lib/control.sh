@@ -4,6 +4,8 @@
 CONTROL=192.0.2.100
 POD_CIDRS=10.244.0.0/16,fd00:10:244::/56
 SERVICE_CIDRS=10.96.0.0/16,fd00:10:96::/112
+# Of the cluster's DNS, which nothing asks.
+DNS=10.96.0.10
 
 certificates() {
     mkdir -p "$RUN/pki"

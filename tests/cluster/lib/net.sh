@@ -19,7 +19,7 @@ underlay() {
     machine outside 254
     inside outside ip address add 198.51.100.1/32 dev lo
     inside outside ip address add fd00:51::1/128 dev lo
-    inside control ip route add default via 192.0.2.254
+    default_routes control
 }
 
 # machine NAME NUMBER: a network namespace on the underlay.
@@ -42,7 +42,7 @@ addresses() {
     done
 }
 
-# Everybody's default routes.
+# default_routes MACHINE: everybody's.
 default_routes() {
     addresses 254 | while read -r gateway _; do inside "$1" ip route add default via "$gateway"; done
 }

@@ -93,7 +93,7 @@ cgroupDriver: cgroupfs
 cgroupRoot: /$CGROUP-$name
 failSwapOn: false
 resolvConf: ""
-clusterDNS: [10.96.0.10]
+clusterDNS: ["$DNS"]
 clusterDomain: cluster.local
 nodeStatusUpdateFrequency: 4s
 imageGCHighThresholdPercent: 100

@@ -19,7 +19,7 @@ const GRACE: Duration = Duration::from_secs(30);
 
 /// Paces the looks, and says each thing once.
 #[derive(Debug)]
-pub struct Lookout {
+pub struct Looks {
     /// Looks that follow soon.
     soon: u32,
     /// When a pass first knew our Node.
@@ -29,13 +29,13 @@ pub struct Lookout {
     told: BTreeSet<String>,
 }
 
-impl Default for Lookout {
+impl Default for Looks {
     fn default() -> Self {
         Self { soon: LOOKS, began: None, settled: false, told: BTreeSet::new() }
     }
 }
 
-impl Lookout {
+impl Looks {
     /// A pass that knew our Node has ended, `converged` or not; the last one there is when a look begins.
     pub fn pass(&mut self, converged: bool, now: Duration) {
         let since = now.saturating_sub(*self.began.get_or_insert(now));
@@ -68,38 +68,38 @@ mod tests {
 
     #[test]
     fn it_looks_often_at_first_and_after_a_find_and_seldom_otherwise() {
-        let mut lookout = Lookout::default();
-        let seldom = |lookout: &mut Lookout| (1..100).find(|_| lookout.pause(false) == PERIOD);
-        assert_eq!(seldom(&mut lookout), Some(LOOKS));
-        assert_eq!(lookout.pause(true), SOON);
-        assert_eq!(seldom(&mut lookout), Some(LOOKS));
+        let mut looks = Looks::default();
+        let seldom = |looks: &mut Looks| (1..100).find(|_| looks.pause(false) == PERIOD);
+        assert_eq!(seldom(&mut looks), Some(LOOKS));
+        assert_eq!(looks.pause(true), SOON);
+        assert_eq!(seldom(&mut looks), Some(LOOKS));
     }
 
     #[test]
     fn nothing_is_said_before_a_pass_has_converged_or_had_its_time() {
         let stays = ["a chain".to_owned()];
         for (converged, from) in [(true, 5), (false, 5 + GRACE.as_secs() + 1)] {
-            let mut lookout = Lookout::default();
-            assert_eq!(lookout.news(&stays), [""; 0], "no pass has known our Node");
+            let mut looks = Looks::default();
+            assert_eq!(looks.news(&stays), [""; 0], "no pass has known our Node");
             for second in 4..from {
-                lookout.pass(false, at(second.max(5)));
-                assert_eq!(lookout.news(&stays), [""; 0], "{second} s");
+                looks.pass(false, at(second.max(5)));
+                assert_eq!(looks.news(&stays), [""; 0], "{second} s");
             }
-            lookout.pass(converged, at(from));
-            assert_eq!(lookout.news(&stays), ["a chain"]);
+            looks.pass(converged, at(from));
+            assert_eq!(looks.news(&stays), ["a chain"]);
         }
     }
 
     #[test]
     fn each_is_said_once_and_again_when_it_comes_back() {
-        let mut lookout = Lookout::default();
-        lookout.pass(true, at(1));
+        let mut looks = Looks::default();
+        looks.pass(true, at(1));
         let both = ["one", "two"].map(str::to_owned);
-        assert_eq!(lookout.news(&both[..1]), ["one"]);
-        assert_eq!(lookout.news(&both), ["two"]);
-        assert_eq!(lookout.news(&both), [""; 0]);
-        assert_eq!(lookout.news(&both[1..]), [""; 0]);
-        lookout.pass(false, at(2));
-        assert_eq!(lookout.news(&both), ["one"], "and one pass that does not converge unsettles nothing");
+        assert_eq!(looks.news(&both[..1]), ["one"]);
+        assert_eq!(looks.news(&both), ["two"]);
+        assert_eq!(looks.news(&both), [""; 0]);
+        assert_eq!(looks.news(&both[1..]), [""; 0]);
+        looks.pass(false, at(2));
+        assert_eq!(looks.news(&both), ["one"], "and one pass that does not converge unsettles nothing");
     }
 }
