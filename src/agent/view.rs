@@ -17,10 +17,10 @@ use crate::cluster::node::complaints;
 use crate::cluster::problem::Class;
 use crate::cluster::trouble::Last;
 use crate::cluster::watch::Handle;
-use crate::kernel::netlink::NetlinkCounters;
+use crate::model::traffic::NetlinkCounters;
 use crate::reconcile::Report;
 use crate::status::{
-    Announcements, Api, ApiProblem, Beat, Cni, CniState, FlannelRules, Identity, Netlink, Process, Totals, View,
+    Announcements, Api, ApiProblem, Beat, Cni, CniState, FlannelRules, Identity, Process, Totals, View,
 };
 
 /// What the watch's loop gets beyond its longest wait.
@@ -92,15 +92,7 @@ impl Sources {
             totals,
             api: self.api(),
             api_problems: self.api_problems(),
-            netlink: Netlink {
-                batches: netlink.batches,
-                messages: netlink.messages,
-                answers_lost: netlink.answers_lost,
-                dumps_repeated: netlink.dumps_repeated,
-                dumps_failed: netlink.dumps_failed,
-                overruns: netlink.overruns,
-                socket_errors: netlink.socket_errors,
-            },
+            netlink,
             announcements: Announcements {
                 conditions_sent: condition(|of| &of.sent),
                 conditions_failed: condition(|of| &of.failed),

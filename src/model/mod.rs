@@ -15,6 +15,7 @@ pub mod node;
 pub mod op;
 pub mod settings;
 pub mod table;
+pub mod traffic;
 
 pub use addr::{ByFamily, Family, IfIndex, IfName, Mac, Subnet, Vni};
 pub use device::DeviceSpec;

@@ -21,9 +21,10 @@ use std::time::Duration;
 
 use crate::model::node::OwnNode;
 use crate::model::settings::Settings;
+use crate::model::traffic::NetlinkCounters;
 use crate::reconcile::report::Report;
 
-pub use counters::{Announcements, Api, ApiProblem, Beat, Cni, CniState, FlannelRules, Netlink};
+pub use counters::{Announcements, Api, ApiProblem, Beat, Cni, CniState, FlannelRules};
 pub use process::Process;
 pub use totals::Totals;
 
@@ -66,7 +67,7 @@ pub struct View {
     /// The last problem with it of each kind of request that had one.
     pub api_problems: Vec<ApiProblem>,
     /// Traffic with the kernel.
-    pub netlink: Netlink,
+    pub netlink: NetlinkCounters,
     /// Our annotations.
     pub announcements: Announcements,
     /// Packet rules that flannel left.

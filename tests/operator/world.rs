@@ -9,10 +9,11 @@ use weft::model::addr::{ByFamily, IfName, Mac, Vni};
 use weft::model::filter::FilterRules;
 use weft::model::node::{Absence, NodeRecord, OwnNode, Peer, Snapshot, Standing, Unusable};
 use weft::model::settings::{Backend, DEFAULT_PORT, Overlay, Settings, UnderlayRules};
+use weft::model::traffic::NetlinkCounters;
 use weft::plan::bridge::Leases;
 use weft::reconcile::{Input, Memory, Report, pass};
 use weft::status::{
-    Announcements, Api, ApiProblem, Beat, Cni, CniState, FlannelRules, Identity, Netlink, Process, Totals, View,
+    Announcements, Api, ApiProblem, Beat, Cni, CniState, FlannelRules, Identity, Process, Totals, View,
 };
 
 /// The node `own`, and what its agent would know.
@@ -155,7 +156,7 @@ impl World {
                 text: "the API server answered 403 Forbidden".into(),
                 at: Duration::from_secs(1),
             }],
-            netlink: Netlink { batches: 3, messages: 12, overruns: 1, ..Netlink::default() },
+            netlink: NetlinkCounters { batches: 3, messages: 12, overruns: 1, ..NetlinkCounters::default() },
             announcements: Announcements {
                 sent: 1,
                 failed: 0,

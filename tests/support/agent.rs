@@ -160,7 +160,8 @@ impl Agent {
         self.log.lock().expect("the log").clone()
     }
 
-    fn tail(&self) -> String {
+    /// Its end.
+    pub(crate) fn tail(&self) -> String {
         let log = self.log();
         log[log.len().saturating_sub(TAIL)..].join("\n")
     }

@@ -23,18 +23,7 @@ fn flannels_state_is_taken_over_without_losing_a_packet() {
     world.api.put_node(cluster::peer(0));
     flannel::lay(0, &macs(0), &(1..=PEERS));
     let remote = remote();
-    let here = Namespace::current().expect("a namespace");
-    let streams = pods().map(|pod| {
-        let ip = pod.parse().expect("an address");
-        within(Duration::from_secs(10), "the remote pod answers", || {
-            if once(ip, Duration::from_millis(200)).is_ok_and(|time| time.is_some()) {
-                Ok(())
-            } else {
-                Err(pod.clone())
-            }
-        });
-        Stream::start(&here, ip, Duration::from_millis(1)).expect("pings")
-    });
+    let streams = streams();
     let before = pictures();
     let (events, after) = overheard(|| {
         world.start();
@@ -66,6 +55,22 @@ pub(crate) fn pods() -> [String; 2] {
     gateways(1).map(|gateway| match gateway {
         std::net::IpAddr::V4(ip) => std::net::Ipv4Addr::from(u32::from(ip) + 10).to_string(),
         std::net::IpAddr::V6(ip) => std::net::Ipv6Addr::from(u128::from(ip) + 10).to_string(),
+    })
+}
+
+/// A ping a millisecond from here to each of them, once they answer.
+pub(crate) fn streams() -> [Stream; 2] {
+    let here = Namespace::current().expect("a namespace");
+    pods().map(|pod| {
+        let ip = pod.parse().expect("an address");
+        within(Duration::from_secs(10), "the remote pod answers", || {
+            if once(ip, Duration::from_millis(200)).is_ok_and(|time| time.is_some()) {
+                Ok(())
+            } else {
+                Err(pod.clone())
+            }
+        });
+        Stream::start(&here, ip, Duration::from_millis(1)).expect("pings")
     })
 }
 

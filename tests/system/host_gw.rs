@@ -110,6 +110,12 @@ fn until(what: &str, wanted: &BTreeSet<String>) -> Duration {
     begun.elapsed()
 }
 
+/// After a NIC went down and up. If it took too long, what the agent did meanwhile tells whose fault it was.
+fn back_in_time(backend: &str, world: &mut World, took: Duration) {
+    println!("{backend}, NIC down and up: {} ms", took.as_millis());
+    assert!(took <= FLAP, "{backend}: the routes were back {took:?} after the NIC\n{}", world.agent().tail());
+}
+
 fn no_devices() {
     for device in DEVICES {
         assert!(try_sh(&format!("ip link show {device}")).is_err(), "{device} is there");
@@ -203,8 +209,7 @@ fn routes_heal_and_follow_the_underlay() {
     ));
     add_default_routes();
     let took = until("the NIC has flapped", &should);
-    println!("host-gw, NIC down and up: {} ms", took.as_millis());
-    assert!(took <= FLAP, "the NIC has flapped: {took:?}");
+    back_in_time("host-gw", &mut world, took);
     // Another address: announced, and the routes stay.
     sh(&format!(
         "ip address del {}/16 dev {UNDERLAY}\n ip address add 172.16.0.99/16 dev {UNDERLAY}",
@@ -361,8 +366,7 @@ fn flannels_direct_routes_are_taken_over_and_given_back_without_losing_a_packet(
         if is == wanted(1..=PEERS, true) { Ok(()) } else { Err(is.len()) }
     });
     let took = begun.elapsed();
-    println!("direct routing, NIC down and up: {} ms", took.as_millis());
-    assert!(took <= FLAP, "the NIC has flapped: {took:?}");
+    back_in_time("direct routing", &mut world, took);
     world.take_agent().terminate();
     nothing_lost(&pod, "handed over to flannel with direct routing", || {
         text(&cleanup(&world, &["--hand-over", "--yes"]));

@@ -6,14 +6,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use weft::lab::netns::{Namespace, prepare};
-use weft::lab::ping::{Stream, once};
+use weft::lab::netns::prepare;
 
-use crate::adoption::{pods, remote};
+use crate::adoption::{pods, remote, streams};
 use crate::cluster::{self, macs, public_ips};
 use crate::sandbox::{batch, try_sh};
 use crate::stage::{Facts, Stage, Witness, all_rows, difference, gateway, kernel, new_mac, until_kernel_has};
-use crate::world::{DEVICES, World, within};
+use crate::world::{DEVICES, World};
 
 crate::tests![ended_a_hundred_times_at_random_moments_nobody_notices];
 
@@ -46,18 +45,7 @@ fn ended_a_hundred_times_at_random_moments_nobody_notices() {
         round += 1;
     }
     let mut stage = Stage::in_world(world, PEERS);
-    let here = Namespace::current().expect("a namespace");
-    let pings = pods().map(|pod| {
-        let ip = pod.parse().expect("an address");
-        within(Duration::from_secs(10), "the remote pod answers", || {
-            if once(ip, Duration::from_millis(200)).is_ok_and(|time| time.is_some()) {
-                Ok(())
-            } else {
-                Err(pod.clone())
-            }
-        });
-        Stream::start(&here, ip, Duration::from_millis(1)).expect("pings")
-    });
+    let pings = streams();
 
     end(&mut stage.world, &mut dice);
     let mut round = 0;

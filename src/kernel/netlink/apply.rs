@@ -8,12 +8,12 @@
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::NetlinkCounters;
 use super::socket::{Channel, Mailbox, Silence};
 use super::wire;
 use super::wire::frame::{Answer, frames};
 use crate::model::addr::IfName;
 use crate::model::op::{Ack, LinkOp, Op, Refusal};
+use crate::model::traffic::NetlinkCounters;
 
 /// Messages in one send. 64 already give all that batching gives; more would only keep a CNI plugin
 /// waiting longer.

@@ -2,13 +2,13 @@
 
 use nix::libc;
 
-use super::NetlinkCounters;
 use super::socket::{Channel, Mailbox, Silence};
 use super::wire::frame::{Answer, Frame, frames};
 use super::wire::{Malformed, Question};
 use crate::kernel::ObserveError;
 use crate::model::addr::Family;
 use crate::model::op::Refusal;
+use crate::model::traffic::NetlinkCounters;
 
 /// How often a table that changes while it is read is tried.
 const ATTEMPTS: u32 = 8;

@@ -32,28 +32,10 @@ use crate::model::addr::Family;
 use crate::model::host::{Host, Scope};
 use crate::model::nft::{OUR_CHAINS, OUR_SETS, OUR_TABLE, SeenTable, TableName};
 use crate::model::op::{Ack, Op};
+use crate::model::traffic::NetlinkCounters;
 
 /// Asked of the receive buffer for answers: thousands of them, where the kernel grants it.
 const BUFFER: usize = 1024 * 1024;
-
-/// What went over the sockets since they were opened, and what went wrong; for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NetlinkCounters {
-    /// Batches of changes sent.
-    pub batches: u64,
-    /// Changes sent.
-    pub messages: u64,
-    /// Changes whose answer was lost.
-    pub answers_lost: u64,
-    /// Dumps repeated because the table changed meanwhile.
-    pub dumps_repeated: u64,
-    /// Dumps given up.
-    pub dumps_failed: u64,
-    /// Times that notifications were lost because they came faster than they were read.
-    pub overruns: u64,
-    /// Failures to wait for or read notifications.
-    pub socket_errors: u64,
-}
 
 /// The kernel of the network namespace that it was opened in.
 #[derive(Debug)]

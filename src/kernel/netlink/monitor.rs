@@ -14,12 +14,12 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use super::NetlinkCounters;
 use super::filter;
 use super::interest::Interest;
 use super::socket::{Channel, Mailbox, Silence};
 use super::wire::frame::frames;
 use crate::kernel::{Heard, nft};
+use crate::model::traffic::NetlinkCounters;
 
 /// Asked of the receive buffer: 20,000 notifications.
 const BUFFER: usize = 8 * 1024 * 1024;

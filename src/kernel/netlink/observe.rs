@@ -6,7 +6,6 @@ use std::net::IpAddr;
 
 use nix::libc;
 
-use super::NetlinkCounters;
 use super::dump::{dump, look_up};
 use super::socket::Channel;
 use super::wire::frame::Frame;
@@ -17,6 +16,7 @@ use crate::kernel::ObserveError;
 use crate::model::addr::{ByFamily, Family, IfIndex, Subnet};
 use crate::model::host::{DefaultRoute, ForeignRoute, Host, Link, LinkKind, Scope, Way};
 use crate::model::table::{Fdb, FdbKey, Neighbour, PROTOCOL_KERNEL, PROTOCOL_WEFT, Route, RouteKey, Tables};
+use crate::model::traffic::NetlinkCounters;
 
 /// Reads the interfaces with their addresses.
 pub(super) fn links(channel: &mut Channel, counters: &mut NetlinkCounters) -> Result<Vec<Link>, ObserveError> {

@@ -17,7 +17,6 @@ use nix::libc;
 pub(super) use self::watch::{GROUP, concerns};
 use self::wire::Question;
 use super::ObserveError;
-use super::netlink::NetlinkCounters;
 use super::netlink::dump::{Ask, dump, look_up};
 use super::netlink::socket::{Channel, Mailbox};
 use super::netlink::wire::Malformed;
@@ -25,6 +24,7 @@ use super::netlink::wire::frame::{Answer, Frame, frames};
 use crate::model::addr::Family;
 use crate::model::nft::{Chain, ListedRule, NftChange, SeenTable, Set, TableFamily, TableName};
 use crate::model::op::{Ack, Refusal};
+use crate::model::traffic::NetlinkCounters;
 
 /// Asked of the receive buffer.
 const BUFFER: usize = 1024 * 1024;
