@@ -1,7 +1,7 @@
 //! The device in one round: put right, or taken away where nothing is encapsulated any more.
 
 use super::memory::Renewal;
-use super::pass::Pass;
+use super::pass::{Pass, Rows};
 use super::report::FamilyReport;
 use super::trying::{Due, Settled};
 use crate::model::addr::{Family, IfIndex};
@@ -10,7 +10,6 @@ use crate::model::host::{Host, LinkKind};
 use crate::model::op::{Dev, LinkOp, Op};
 use crate::plan::attempts::Look;
 use crate::plan::cause::{Cause, of_link};
-use crate::plan::desired::Wanted;
 use crate::plan::device::{DeviceState, compare, enslaved};
 
 impl Pass<'_> {
@@ -82,16 +81,10 @@ impl Pass<'_> {
 
     /// Takes a device of before away: once every peer has its route over the underlay, and the rows of nodes
     /// that are no longer listed need not be kept. True if it was tried.
-    pub(super) fn retire(
-        &mut self,
-        family: Family,
-        dev: &Dev,
-        wanted: &Wanted,
-        host: &Host,
-        report: &mut FamilyReport,
-    ) -> bool {
-        let seen = host.tables.get(family).iter().flat_map(|tables| &tables.routes);
-        let mut over_it = seen.filter(|(key, route)| route.dev.is_none() && wanted.peers.contains_key(&key.dst));
+    pub(super) fn retire(&mut self, rows: &Rows<'_>, report: &mut FamilyReport) -> bool {
+        let Rows { family, dev, wanted, seen, .. } = *rows;
+        let mut over_it =
+            seen.routes.iter().filter(|(key, route)| route.dev.is_none() && wanted.peers.contains_key(&key.dst));
         if dev.index == IfIndex(0) || report.withheld.is_some() || over_it.next().is_some() {
             return false;
         }

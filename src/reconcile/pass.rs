@@ -13,8 +13,9 @@ use crate::model::host::Host;
 use crate::model::node::{OwnNode, Snapshot};
 use crate::model::op::Dev;
 use crate::model::settings::Settings;
+use crate::model::table::Tables;
 use crate::plan::bridge::Leases;
-use crate::plan::desired::Desired;
+use crate::plan::desired::{Desired, Wanted};
 use crate::plan::device::left_over;
 use crate::plan::local::{Before, Local, grounds, local};
 use crate::plan::shadow::shadows;
@@ -86,6 +87,17 @@ pub(super) struct Pass<'a> {
     pub(super) report: &'a mut Report,
     /// Of this round.
     pub(super) untold: Vec<Untold>,
+}
+
+/// The rows of a family in one round: as wanted, and as the last look saw them.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) family: Family,
+    /// Where they are.
+    pub(super) dev: &'a Dev,
+    pub(super) wanted: &'a Wanted,
+    pub(super) seen: &'a Tables,
+    pub(super) host: &'a Host,
 }
 
 impl Pass<'_> {
@@ -176,8 +188,9 @@ impl Pass<'_> {
     ) -> bool {
         let (Some(wanted), Some(seen)) = (desired.families.get(family), host.tables.get(family)) else { return false };
         report.shadows = shadows(wanted, seen, host, &dev.name);
-        let wrote = self.tables(family, dev, wanted, host, report);
-        wrote || (report.device.is_none() && self.retire(family, dev, wanted, host, report))
+        let rows = Rows { family, dev, wanted, seen, host };
+        let wrote = self.tables(&rows, report);
+        wrote || (report.device.is_none() && self.retire(&rows, report))
     }
 
     fn verdict(&self) -> Verdict {

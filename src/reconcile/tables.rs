@@ -3,13 +3,13 @@
 use std::cell::OnceCell;
 use std::collections::HashSet;
 
-use super::pass::Pass;
+use super::pass::{Pass, Rows};
 use super::report::{ByKind, Change, FamilyReport, Pending};
 use super::trying::{Settled, pending};
 use crate::model::addr::Family;
 use crate::model::host::Host;
 use crate::model::node::NodeName;
-use crate::model::op::{Ack, Dev, Op};
+use crate::model::op::{Ack, Op};
 use crate::model::table::{Entry, Kind, Route, Tables};
 use crate::plan::attempts::Look;
 use crate::plan::cause::{Cause, People, of_del, of_set};
@@ -23,15 +23,8 @@ const FEW: usize = 10;
 
 impl Pass<'_> {
     /// Compares, and changes what differs. True if anything was tried.
-    pub(super) fn tables(
-        &mut self,
-        family: Family,
-        dev: &Dev,
-        wanted: &Wanted,
-        host: &Host,
-        report: &mut FamilyReport,
-    ) -> bool {
-        let Some(seen) = host.tables.get(family) else { return false };
+    pub(super) fn tables(&mut self, rows: &Rows<'_>, report: &mut FamilyReport) -> bool {
+        let Rows { family, dev, wanted, seen, host } = *rows;
         let mut program = Program::new(dev, wanted, seen, &host.links);
         self.memory.attempts.looked(Look::Rows(&dev.name, family), program.pending());
         self.memory.attempts.saw_others(family, others(wanted, seen, host, family));
