@@ -6,17 +6,22 @@
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::cluster::annotations::Keys;
 use crate::cluster::peers::{Peers, Viewpoint};
 use crate::cluster::wire::Page;
 use crate::config::PlanConfig;
 use crate::kernel::Kernel;
+use crate::kernel::flannel;
 use crate::kernel::netlink::Netlink;
-use crate::model::addr::Family;
+use crate::model::addr::{ByFamily, Family};
+use crate::model::leftover::Leftover;
 use crate::model::node::Snapshot;
 use crate::model::op::Ack;
+use crate::model::settings::Settings;
 use crate::plan::bridge::Leases;
+use crate::plan::leftovers::{Leftovers, grounds};
 use crate::reconcile::peers::peer_states;
 use crate::reconcile::report::{PeerState, Report, Verdict};
 use crate::reconcile::{Input, preview};
@@ -27,10 +32,10 @@ pub const SOMETHING_TO_DO: u8 = 2;
 /// Runs the command.
 pub fn run(config: &PlanConfig) -> ExitCode {
     match plan(config) {
-        Ok(report) => {
+        Ok(Plan { report, flannels }) => {
             // A reader that has gone away is no failure of ours.
-            let _ = std::io::stdout().write_all(render(&report).as_bytes());
-            match (&report.verdict, report.changes.is_empty()) {
+            let _ = std::io::stdout().write_all(render(&report, &flannels).as_bytes());
+            match (&report.verdict, report.changes.is_empty() && flannels.go.is_empty()) {
                 (Verdict::Waiting(_) | Verdict::Blind(_), _) => ExitCode::FAILURE,
                 _ if report.families.iter().any(|(_, family)| family.as_ref().is_some_and(|f| f.waiting.is_some())) => {
                     ExitCode::FAILURE
@@ -46,14 +51,48 @@ pub fn run(config: &PlanConfig) -> ExitCode {
     }
 }
 
-fn plan(config: &PlanConfig) -> Result<Report, String> {
+/// What would be done.
+struct Plan {
+    report: Report,
+    flannels: Flannels,
+}
+
+/// Packet rules that flannel left.
+#[derive(Default)]
+struct Flannels {
+    /// They go, once weft's own are in their place.
+    go: Vec<Leftover>,
+    /// Why the others stay.
+    stay: Vec<String>,
+}
+
+fn plan(config: &PlanConfig) -> Result<Plan, String> {
     for notice in &config.notices {
         let _ = writeln!(std::io::stderr(), "note: {notice}");
     }
     let snapshot = read_nodes(config)?;
     let mut kernel = Netlink::open().map_err(|error| format!("opening a netlink socket: {error}"))?;
     let host = kernel.observe(&config.settings.scope()).map_err(|error| error.to_string())?;
-    Ok(preview(&host, &Input { settings: &config.settings, snapshot: &snapshot, leases: &Leases::Unknown }))
+    let input = Input { settings: &config.settings, snapshot: &snapshot, leases: &Leases::Unknown };
+    Ok(Plan { report: preview(&host, &input), flannels: flannels(&config.settings) })
+}
+
+/// As the agent decides it when its own rules stand.
+fn flannels(settings: &Settings) -> Flannels {
+    let (mut seen, mut found) = (Vec::new(), Flannels::default());
+    for family in Family::BOTH {
+        match flannel::find(family) {
+            Ok(left) => seen.extend(left),
+            Err(trouble) => found.stay.push(format!("{family}: cannot look for rules of flannel: {trouble}")),
+        }
+    }
+    let stands = ByFamily::from_fn(|family| {
+        settings.overlay.networks.get(family).is_some().then_some(settings.filter.masquerade.is_some())
+    });
+    let decision = Leftovers::default().decide(&seen, grounds(stands), Duration::ZERO);
+    found.go = decision.remove;
+    found.stay.extend(decision.stays.into_values());
+    found
 }
 
 fn read_nodes(config: &PlanConfig) -> Result<Snapshot, String> {
@@ -93,12 +132,14 @@ fn snapshot(config: &PlanConfig, json: &[u8]) -> Result<Snapshot, String> {
 }
 
 /// The commands, then the nodes that get none.
-fn render(report: &Report) -> String {
+fn render(report: &Report, flannels: &Flannels) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = write_changes(&mut text, report);
+    let _ = flannels.go.iter().try_for_each(|what| writeln!(text, "{what}  # flannel's"));
+    let _ = flannels.stay.iter().try_for_each(|why| writeln!(text, "# {why}"));
     let _ = write_families(&mut text, report);
-    if report.changes.is_empty() && matches!(report.verdict, Verdict::Converged) {
+    if report.changes.is_empty() && flannels.go.is_empty() && matches!(report.verdict, Verdict::Converged) {
         text.push_str("# nothing would change\n");
     }
     text

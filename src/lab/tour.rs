@@ -226,8 +226,9 @@ impl Tour<'_> {
                 && cidrs.iter().any(|(base, _)| *base == key.dst.base())
                 && let Some(via) = route.via
             {
-                let (how, metric) = (if route.dev.is_some() { "" } else { " dev flannel onlink" }, key.metric);
-                self.voice.say(&format!("     route      {} via {via}{how} metric {metric}", key.dst));
+                let device = self.stage.device(key.dst.family()).filter(|_| route.dev.is_none());
+                let how = device.map(|device| format!(" dev {device} onlink")).unwrap_or_default();
+                self.voice.say(&format!("     route      {} via {via}{how} metric {}", key.dst, key.metric));
             }
         }
         self.voice.say("");
@@ -237,7 +238,7 @@ impl Tour<'_> {
     /// A new node.
     fn joins(&mut self) -> Result<(), Trouble> {
         let new = self.guest();
-        self.voice.say("\n5. Nodes come and go\n");
+        self.voice.say("\n5. Nodes come and go\n\n   The pings begin before the agent of a new node: until it is there, nobody answers.\n");
         self.stage.add_machine(new)?;
         self.stage.add_node(new);
         let what = format!("{} joins: its agent starts", name(new));

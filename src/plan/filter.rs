@@ -80,7 +80,7 @@ fn masquerading<'a>(
         rules.push(rule(&[from(network, true), to(*net, true)], leave(), "excluded"));
     }
     rules.push(rule(&[from(network, true), to(multicast(network.family()), false)], masquerade(), "pod to outside"));
-    rules.push(rule(&[from(network, false), to(network, true)], masquerade(), "outside to other nodes' pods"));
+    rules.push(rule(&[from(network, false), to(network, true)], masquerade(), "outside to pods of other nodes"));
     rules
 }
 
@@ -228,8 +228,8 @@ mod tests {
                 "ip saddr != 10.244.0.0/16 ip daddr 10.244.3.0/24 return comment \"weft: outside to own pod\"",
                 "ip saddr 10.244.0.0/16 ip daddr 192.0.2.0/24 return comment \"weft: excluded\"",
                 "ip saddr 10.244.0.0/16 ip daddr != 224.0.0.0/4 masquerade fully-random comment \"weft: pod to outside\"",
-                "ip saddr != 10.244.0.0/16 ip daddr 10.244.0.0/16 masquerade fully-random comment \"weft: outside to other \
-                 nodes' pods\"",
+                "ip saddr != 10.244.0.0/16 ip daddr 10.244.0.0/16 masquerade fully-random comment \"weft: outside to pods of \
+                 other nodes\"",
             ]
         );
     }

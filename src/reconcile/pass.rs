@@ -24,6 +24,10 @@ use crate::plan::tenure::STANDS;
 /// Looks per pass at most: making a device from nothing and filling it takes four.
 const ROUNDS: u32 = 8;
 
+/// The tables are kept right for all that, so nothing else says it.
+const UNLISTED: &str = "our own Node is not in the API server's list any more: other nodes take their rows for this one away; \
+                        weft keeps its own, and announces this node again once its Node is there";
+
 /// What a pass works from.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
@@ -50,6 +54,7 @@ pub fn pass(kernel: &mut dyn Kernel, input: &Input<'_>, memory: &mut Memory, now
         filter: ByFamily::from_fn(|family| memory.unlooked_filter(family)),
         left_over: Vec::new(),
         desired: None,
+        unlisted: (memory.own.is_some() && input.snapshot.complete && input.snapshot.own.is_none()).then_some(UNLISTED),
         nodes: input.snapshot.nodes.len() + usize::from(input.snapshot.own.is_some()),
         changes: Vec::new(),
         wants_list: false,

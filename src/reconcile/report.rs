@@ -34,6 +34,8 @@ pub struct Report {
     pub left_over: Vec<String>,
     /// What is wanted, shared with the pass that worked it out. `None` until our own node is known.
     pub desired: Option<Arc<Desired>>,
+    /// Our own Node was in the list once and is not any more: what that means, for the operator.
+    pub unlisted: Option<&'static str>,
     /// Nodes in the snapshot that the pass worked from, our own included if known.
     pub nodes: usize,
     /// Every change that was tried, in order.

@@ -43,6 +43,7 @@ pub fn ready(view: &View) -> Result<(), Vec<String>> {
     if missing.is_empty() && !complete {
         missing.push("the first pass has not put everything in yet".to_owned());
     }
+    missing.extend(view.report.iter().filter_map(|report| report.unlisted).map(str::to_owned));
     missing.extend(view.unready.iter().cloned());
     if missing.is_empty() {
         return Ok(());

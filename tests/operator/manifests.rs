@@ -36,6 +36,17 @@ fn documents(yaml: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(yaml).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Renders a kustomization of one's own, which says `MANIFESTS` where the folder is.
+fn own(kustomization: &str) -> Option<Vec<Value>> {
+    let scratch = tempfile::tempdir().expect("a folder");
+    // kustomize takes folders by relative paths only.
+    let up = "../".repeat(scratch.path().components().count());
+    let manifests = format!("{up}{}", manifests().display().to_string().trim_start_matches('/'));
+    let file = kustomization.replace("MANIFESTS", &manifests);
+    std::fs::write(scratch.path().join("kustomization.yaml"), file).expect("written");
+    rendered(scratch.path())
+}
+
 /// What `kubectl apply -k` would send; `None`, loudly, if there is no kubectl (an error in CI).
 fn rendered(folder: &Path) -> Option<Vec<Value>> {
     match Command::new("kubectl").arg("kustomize").arg(folder).output() {
@@ -356,13 +367,7 @@ fn the_alerts_are_those_of_the_documentation() {
 
 /// What `overlay` gives with the component `monitoring` on top, as docs/installing.md has it.
 fn monitored(overlay: &str) -> Option<Vec<Value>> {
-    let scratch = tempfile::tempdir().expect("a folder");
-    // kustomize takes folders by relative paths only.
-    let up = "../".repeat(scratch.path().components().count());
-    let manifests = format!("{up}{}", manifests().display().to_string().trim_start_matches('/'));
-    let file = format!("resources: [{manifests}/{overlay}]\ncomponents: [{manifests}/monitoring]\n");
-    std::fs::write(scratch.path().join("kustomization.yaml"), file).expect("written");
-    rendered(scratch.path())
+    own(&format!("resources: [MANIFESTS/{overlay}]\ncomponents: [MANIFESTS/monitoring]\n"))
 }
 
 /// The component takes the place of the loopback address, in the flag and in the probes; what Prometheus reads is
@@ -383,4 +388,15 @@ fn with_monitoring_the_agent_listens_where_prometheus_can_ask() {
             assert_eq!(only(&objects, kind)["metadata"]["namespace"], *home, "{name}: {kind}");
         }
     }
+}
+
+#[test]
+fn an_overlay_of_ones_own_can_be_written_as_the_documentation_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/installing.md");
+    let text = std::fs::read_to_string(path).expect("docs/installing.md");
+    let (_, from) = text.split_once("an overlay of yours adds it:\n\n   ```yaml\n").expect("an overlay");
+    let (block, _) = from.split_once("   ```\n").expect("its end");
+    let block: String = block.lines().map(|line| format!("{}\n", line.strip_prefix("   ").unwrap_or(line))).collect();
+    let Some(objects) = own(&block.replace("manifests/", "MANIFESTS/")) else { return };
+    assert!(list(&agent(&objects)["args"]).contains(&"--iface=eth1".to_owned()), "{objects:#?}");
 }

@@ -61,6 +61,11 @@ fn deleted_and_back_the_tables_stay() {
     stage.world.api.delete_node(OWN);
     until_gone(&mut stage);
     stage.settled("our Node is deleted");
+    until_log_says(&mut stage.world, "WARN our own Node is not in the API server's list any more: other nodes take");
+    within(SOON, "the node is out", || match stage.world.agent().readyz() {
+        Some(503) => Ok(()),
+        other => Err(other),
+    });
     // The tables are kept right without it, and rows appear, but none goes.
     sh(&format!("ip route del {} dev {}", pod_cidrs(1)[0], DEVICES[0]));
     within(SOON, "the route is back", || difference(&kernel(), &stage.rows()));
@@ -76,6 +81,8 @@ fn deleted_and_back_the_tables_stay() {
     until_announced(&stage, "public-ip", before[1].as_deref().expect("an address"));
     assert_eq!(announced(&stage), before, "the same MACs, also for a Node with another UID");
     stage.settled_with("our Node is back", rows);
+    until_log_says(&mut stage.world, "no longer so: our own Node is not in the API server's list any more");
+    stage.world.agent().until_ready();
 }
 
 fn until_gone(stage: &mut Stage) {

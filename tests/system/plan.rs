@@ -8,6 +8,7 @@ use crate::sandbox::{Listener, sh, try_sh, underlay};
 
 crate::tests![
     what_it_prints_can_be_pasted_and_then_it_prints_nothing,
+    packet_rules_can_be_pasted_too,
     it_changes_nothing_itself,
     nodes_that_get_nothing_are_listed_with_the_reason,
     what_is_missing_is_an_error,
@@ -87,6 +88,26 @@ fn what_it_prints_can_be_pasted_and_then_it_prints_nothing() {
         printed(&output),
         "ip neigh replace 10.244.3.0 lladdr 3a:1f:00:00:00:03 dev flannel.1 nud permanent  # c\n"
     );
+}
+
+/// The output as it is, remarks and all, to a shell: weft's own packet rules are made, and flannel's taken away.
+fn packet_rules_can_be_pasted_too() {
+    underlay("eth0", &["192.168.7.1/24"]);
+    sh("iptables-nft -t nat -N FLANNEL-POSTRTG");
+    let jump =
+        ["-t", "nat", "-A", "POSTROUTING", "-m", "comment", "--comment", "flanneld masq", "-j", "FLANNEL-POSTRTG"];
+    assert!(Command::new("iptables-nft").args(jump).status().expect("iptables").success());
+    let more = ["--ip-masq", "--vtep-filter=enforce"];
+    let output = plan(&good(), &more);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let text = printed(&output);
+    assert!(text.contains("-X FLANNEL-POSTRTG  # flannel's\n"), "{text}");
+    let mut shell = Command::new("sh").arg("-e").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a shell");
+    shell.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("to paste");
+    let pasted = shell.wait_with_output().expect("an end");
+    assert!(pasted.status.success(), "{}\n{text}", String::from_utf8_lossy(&pasted.stderr));
+    let output = plan(&good(), &more);
+    assert_eq!((output.status.code(), printed(&output).as_str()), (Some(0), "# nothing would change\n"));
 }
 
 fn it_changes_nothing_itself() {

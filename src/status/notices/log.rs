@@ -33,7 +33,7 @@ macro_rules! line {
             | Subject::Withheld(family)
             | Subject::Filter(family)
             | Subject::Fight(family, _) => tracing::$level!(concat!("{}: ", $before, "{}"), family, text),
-            Subject::Pass | Subject::Own(_) | Subject::LeftOver(_) | Subject::Host(_) => {
+            Subject::Pass | Subject::Unlisted | Subject::Own(_) | Subject::LeftOver(_) | Subject::Host(_) => {
                 tracing::$level!(concat!($before, "{}"), text)
             }
         }

@@ -16,6 +16,8 @@ use crate::reconcile::report::{FamilyReport, Report, Verdict};
 pub enum Subject {
     /// The pass as a whole.
     Pass,
+    /// That our own Node is gone.
+    Unlisted,
     /// An annotation of our own Node.
     Own(usize),
     /// A device of a family that is off.
@@ -98,6 +100,9 @@ fn current(report: &Report, complaints: Vec<String>) -> Vec<Notice> {
         // With families, each says what it waits for. Without, our own Node is not known.
         Verdict::Waiting(why) if families().next().is_none() => say(Teller::Nobody, Subject::Pass, why.clone()),
         Verdict::Waiting(_) | Verdict::Converged | Verdict::Incomplete => {}
+    }
+    if let Some(why) = report.unlisted {
+        say(Teller::Nobody, Subject::Unlisted, why.to_owned());
     }
     for (at, text) in report.left_over.iter().enumerate() {
         say(Teller::Nobody, Subject::LeftOver(at), text.clone());

@@ -79,7 +79,7 @@ impl Reason {
 
     const fn of(subject: &Subject) -> Self {
         match subject {
-            Subject::Pass | Subject::Device(_) | Subject::Underlay(_) => Self::OverlayNotReady,
+            Subject::Pass | Subject::Unlisted | Subject::Device(_) | Subject::Underlay(_) => Self::OverlayNotReady,
             Subject::Own(_) => Self::BadAnnotation,
             Subject::Bridge(..) => Self::StaleBridgeAddress,
             Subject::Withheld(_) => Self::RemovalsWithheld,
@@ -141,7 +141,7 @@ fn of_reason(reason: Reason, abouts: &BTreeMap<String, Texts<'_>>) -> Vec<(Key, 
 /// The name of what it is about, and the family.
 fn parts(subject: &Subject) -> (String, Option<Family>) {
     match subject {
-        Subject::Pass => (String::new(), None),
+        Subject::Pass | Subject::Unlisted => (String::new(), None),
         Subject::Own(at) | Subject::LeftOver(at) => (at.to_string(), None),
         Subject::Device(family)
         | Subject::Master(family)
