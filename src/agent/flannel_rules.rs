@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::clock::Clock;
 use super::heartbeat::Heartbeat;
 use crate::kernel::{flannel, legacy};
-use crate::model::addr::{ByFamily, Family};
+use crate::model::addr::ByFamily;
 use crate::model::leftover::{Leftover, Seen};
 use crate::plan::leftovers::{Ground, Leftovers, grounds};
 use crate::plan::looks::{Looks, PERIOD};
@@ -65,13 +65,8 @@ impl FlannelRules {
 
     /// Looks, and removes what may go. Whether there was any, and why what is there stays.
     fn look(&self, leftovers: &mut Leftovers) -> (bool, Vec<String>) {
-        let (mut seen, mut problems) = (Vec::new(), BTreeMap::new());
-        for family in Family::BOTH {
-            match flannel::find(family) {
-                Ok(found) => seen.extend(found),
-                Err(trouble) => drop(problems.insert(family, format!("cannot look for rules of flannel: {trouble}"))),
-            }
-        }
+        let (seen, unread) = flannel::find_all();
+        let unread = unread.into_iter().map(|(_, trouble)| format!("cannot look for rules of flannel: {trouble}"));
         let grounds = if seen.is_empty() { ByFamily::default() } else { self.grounds() };
         let decision = leftovers.decide(&seen, grounds, self.clock.now());
         let mut removed = 0;
@@ -87,7 +82,7 @@ impl FlannelRules {
             }
         }
         let stays = self.stays(leftovers, &decision.remove, decision.stays, &seen, grounds);
-        let stays: Vec<String> = problems.into_values().chain(stays).collect();
+        let stays: Vec<String> = unread.chain(stays).collect();
         let mut shown = self.shown.lock();
         shown.removed += removed;
         shown.stays.clone_from(&stays);

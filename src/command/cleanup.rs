@@ -155,14 +155,9 @@ fn our_rules(family: Family, steps: &mut Steps) {
 
 /// Flannel's packet rules.
 fn flannels(steps: &mut Steps) -> Vec<Seen> {
-    let mut all = Vec::new();
-    for family in Family::BOTH {
-        match flannel::find(family) {
-            Ok(seen) => all.extend(seen),
-            Err(trouble) => steps.fail(&format!("looking for flannel's packet rules: {trouble}")),
-        }
-    }
-    all
+    let (seen, unread) = flannel::find_all();
+    unread.iter().for_each(|(_, trouble)| steps.fail(&format!("looking for flannel's packet rules: {trouble}")));
+    seen
 }
 
 /// Whether flanneld masquerades the packets of this family.

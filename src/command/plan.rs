@@ -16,12 +16,11 @@ use crate::kernel::Kernel;
 use crate::kernel::flannel;
 use crate::kernel::netlink::Netlink;
 use crate::model::addr::{ByFamily, Family};
-use crate::model::leftover::Leftover;
 use crate::model::node::Snapshot;
 use crate::model::op::Ack;
 use crate::model::settings::Settings;
 use crate::plan::bridge::Leases;
-use crate::plan::leftovers::{Leftovers, grounds};
+use crate::plan::leftovers::{Decision, Leftovers, grounds};
 use crate::reconcile::peers::peer_states;
 use crate::reconcile::report::{PeerState, Report, Verdict};
 use crate::reconcile::{Input, preview};
@@ -32,10 +31,11 @@ pub const SOMETHING_TO_DO: u8 = 2;
 /// Runs the command.
 pub fn run(config: &PlanConfig) -> ExitCode {
     match plan(config) {
-        Ok(Plan { report, flannels }) => {
+        Ok(plan) => {
             // A reader that has gone away is no failure of ours.
-            let _ = std::io::stdout().write_all(render(&report, &flannels).as_bytes());
-            match (&report.verdict, report.changes.is_empty() && flannels.go.is_empty()) {
+            let _ = std::io::stdout().write_all(render(&plan).as_bytes());
+            let report = &plan.report;
+            match (&report.verdict, plan.changes_nothing()) {
                 (Verdict::Waiting(_) | Verdict::Blind(_), _) => ExitCode::FAILURE,
                 _ if report.families.iter().any(|(_, family)| family.as_ref().is_some_and(|f| f.waiting.is_some())) => {
                     ExitCode::FAILURE
@@ -54,16 +54,16 @@ pub fn run(config: &PlanConfig) -> ExitCode {
 /// What would be done.
 struct Plan {
     report: Report,
-    flannels: Flannels,
+    /// Of packet rules that flannel left.
+    flannels: Decision,
+    /// Why those cannot be told.
+    unread: Vec<String>,
 }
 
-/// Packet rules that flannel left.
-#[derive(Default)]
-struct Flannels {
-    /// They go, once weft's own are in their place.
-    go: Vec<Leftover>,
-    /// Why the others stay.
-    stay: Vec<String>,
+impl Plan {
+    fn changes_nothing(&self) -> bool {
+        self.report.changes.is_empty() && self.flannels.remove.is_empty()
+    }
 }
 
 fn plan(config: &PlanConfig) -> Result<Plan, String> {
@@ -74,25 +74,19 @@ fn plan(config: &PlanConfig) -> Result<Plan, String> {
     let mut kernel = Netlink::open().map_err(|error| format!("opening a netlink socket: {error}"))?;
     let host = kernel.observe(&config.settings.scope()).map_err(|error| error.to_string())?;
     let input = Input { settings: &config.settings, snapshot: &snapshot, leases: &Leases::Unknown };
-    Ok(Plan { report: preview(&host, &input), flannels: flannels(&config.settings) })
+    let (flannels, unread) = flannels(&config.settings);
+    Ok(Plan { report: preview(&host, &input), flannels, unread })
 }
 
-/// As the agent decides it when its own rules stand.
-fn flannels(settings: &Settings) -> Flannels {
-    let (mut seen, mut found) = (Vec::new(), Flannels::default());
-    for family in Family::BOTH {
-        match flannel::find(family) {
-            Ok(left) => seen.extend(left),
-            Err(trouble) => found.stay.push(format!("{family}: cannot look for rules of flannel: {trouble}")),
-        }
-    }
+/// What becomes of packet rules that flannel left, as the agent decides it when its own stand; and why they cannot be
+/// told.
+fn flannels(settings: &Settings) -> (Decision, Vec<String>) {
+    let (seen, unread) = flannel::find_all();
+    let unread = unread.iter().map(|(family, why)| format!("{family}: cannot look for rules of flannel: {why}"));
     let stands = ByFamily::from_fn(|family| {
         settings.overlay.networks.get(family).is_some().then_some(settings.filter.masquerade.is_some())
     });
-    let decision = Leftovers::default().decide(&seen, grounds(stands), Duration::ZERO);
-    found.go = decision.remove;
-    found.stay.extend(decision.stays.into_values());
-    found
+    (Leftovers::default().decide(&seen, grounds(stands), Duration::ZERO), unread.collect())
 }
 
 fn read_nodes(config: &PlanConfig) -> Result<Snapshot, String> {
@@ -132,14 +126,14 @@ fn snapshot(config: &PlanConfig, json: &[u8]) -> Result<Snapshot, String> {
 }
 
 /// The commands, then the nodes that get none.
-fn render(report: &Report, flannels: &Flannels) -> String {
-    let mut text = String::new();
+fn render(plan: &Plan) -> String {
+    let (mut text, Plan { report, flannels, unread }) = (String::new(), plan);
     // Writing to a String cannot fail.
     let _ = write_changes(&mut text, report);
-    let _ = flannels.go.iter().try_for_each(|what| writeln!(text, "{what}  # flannel's"));
-    let _ = flannels.stay.iter().try_for_each(|why| writeln!(text, "# {why}"));
+    let _ = flannels.remove.iter().try_for_each(|what| writeln!(text, "{what}  # flannel's"));
+    let _ = unread.iter().chain(flannels.stays.values()).try_for_each(|why| writeln!(text, "# {why}"));
     let _ = write_families(&mut text, report);
-    if report.changes.is_empty() && flannels.go.is_empty() && matches!(report.verdict, Verdict::Converged) {
+    if plan.changes_nothing() && matches!(report.verdict, Verdict::Converged) {
         text.push_str("# nothing would change\n");
     }
     text

@@ -57,6 +57,18 @@ pub fn find(family: Family) -> Result<Vec<Seen>, Trouble> {
     Ok(seen)
 }
 
+/// Finds what flannel left in both families; and why, of one, it cannot be told.
+pub fn find_all() -> (Vec<Seen>, Vec<(Family, Trouble)>) {
+    let (mut seen, mut unread) = (Vec::new(), Vec::new());
+    for family in Family::BOTH {
+        match find(family) {
+            Ok(found) => seen.extend(found),
+            Err(trouble) => unread.push((family, trouble)),
+        }
+    }
+    (seen, unread)
+}
+
 /// Takes one of them away; `lock` is that of the old packet filter. Whether there was anything to do.
 ///
 /// # Errors
